@@ -1,0 +1,95 @@
+// Package credit holds the rules of prepaid credits as functions of values: no I/O, no clock, no context.
+package credit
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code names a refusal in the caller's words. Codes are part of the API and never change meaning.
+type Code string
+
+const (
+	InvalidRequest      Code = "invalid_request"
+	InvalidID           Code = "invalid_id"
+	InvalidAmount       Code = "invalid_amount"
+	NotFound            Code = "not_found"
+	CustomerNotFound    Code = "customer_not_found"
+	MemberNotFound      Code = "member_not_found"
+	WalletNotFound      Code = "wallet_not_found"
+	GrantNotFound       Code = "grant_not_found"
+	RefundNotFound      Code = "refund_not_found"
+	RateCardNotFound    Code = "rate_card_not_found"
+	UnitNotFound        Code = "unit_not_found"
+	EntityNotFound      Code = "entity_not_found"
+	AlreadyExists       Code = "already_exists"
+	InsufficientCredits Code = "insufficient_credits"
+	NotEntitled         Code = "not_entitled" // credits are there, but none of them may serve this
+	NoRate              Code = "no_rate"
+	RequestMismatch     Code = "request_mismatch" // the idempotency key was used for another request
+	TooOld              Code = "too_old"
+	InFuture            Code = "in_future"
+	GrantExpired        Code = "grant_expired"
+	GrantNotExpired     Code = "grant_not_expired"
+	GrantState          Code = "grant_state" // the grant's state does not admit this
+	NotRefundable       Code = "not_refundable"
+	CustomerFrozen      Code = "customer_frozen"
+	PeriodClosed        Code = "period_closed"
+	Unauthenticated     Code = "unauthenticated"
+	Forbidden           Code = "forbidden"
+	TooLarge            Code = "too_large"
+	UnsupportedMedia    Code = "unsupported_media_type"
+	MethodNotAllowed    Code = "method_not_allowed"
+	Overloaded          Code = "overloaded"      // no decision was made
+	NotExecuted         Code = "not_executed"    // this attempt changed nothing
+	OutcomeUnknown      Code = "outcome_unknown" // retry the same key
+	ClockSkew           Code = "clock_skew"
+	Internal            Code = "internal"
+)
+
+// Error is a refusal: the caller asked for something that the rules do not allow. Everything that is not an Error is a fault.
+type Error struct {
+	Code   Code
+	Detail string         // one sentence for the caller
+	Fields map[string]any // further facts, such as what was required and available; nil when none
+	Issues []Issue        // where in the request the fault lies; nil when it is not about one place
+}
+
+// Issue is one fault in a request.
+type Issue struct {
+	Pointer string `json:"pointer"` // JSON pointer into the body, or the name of a header, path or query parameter
+	Detail  string `json:"detail"`
+}
+
+func (e *Error) Error() string { return string(e.Code) + ": " + e.Detail }
+
+// Errorf makes a refusal with a formatted detail.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Invalid makes the refusal of one place in a request.
+func Invalid(pointer, format string, args ...any) *Error {
+	detail := fmt.Sprintf(format, args...)
+	return &Error{Code: InvalidRequest, Detail: detail, Issues: []Issue{{Pointer: pointer, Detail: detail}}}
+}
+
+// With returns the refusal with one more fact.
+func (e *Error) With(name string, value any) *Error {
+	c := *e
+	c.Fields = make(map[string]any, len(e.Fields)+1)
+	for k, v := range e.Fields {
+		c.Fields[k] = v
+	}
+	c.Fields[name] = value
+	return &c
+}
+
+// CodeOf returns the code of a refusal, and "" for nil and for faults.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}

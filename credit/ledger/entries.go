@@ -1,0 +1,164 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tallystick/tallystick/credit"
+)
+
+// The functions below are all the entries that the product posts by itself, each with its debits and credits. A Dr or Cr whose amount
+// is zero is left out; when all are, the entry is Empty.
+
+// Purchase records credits paid for: the price is owed in service, the tax to the state.
+//
+//	Dr paid (1020 by card, 1110 on invoice)  price + tax
+//	    Cr 2010 prepaid credits              price
+//	    Cr 2030 sales tax payable            tax
+func Purchase(f Fact, paid Account, price, tax Sum, units credit.Amount) Entry {
+	e := newEntry(f, KindPurchase)
+	e.post(Dr, paid, price.Plus(tax), 0)
+	e.post(Cr, PrepaidCredits, price, units)
+	e.post(Cr, SalesTaxPayable, tax, 0)
+	return e
+}
+
+// ConcessionGrant records credits given to a paying customer for what went wrong, worth value: revenue is conceded now, and earned
+// when the credits are used.
+//
+//	Dr 4095 contra revenue: price concessions  value
+//	    Cr 2010 prepaid credits                value
+func ConcessionGrant(f Fact, value Sum, units credit.Amount) Entry {
+	e := newEntry(f, KindConcession)
+	e.post(Dr, ConcessionContra, value, 0)
+	e.post(Cr, PrepaidCredits, value, units)
+	return e
+}
+
+// Share is how many of the credits behind a revenue served one product and model.
+type Share struct {
+	Product, Model string
+	Units          credit.Amount
+}
+
+// Recognition records credits used: amount of the grant's money is earned, split over the shares by largest remainder, equal
+// remainders in order of product and model. A share that gets nothing has no posting.
+//
+//	Dr 2010 prepaid credits  amount
+//	    Cr 4010 usage revenue  per product and model
+func Recognition(f Fact, amount int64, shares []Share) Entry {
+	return earn(newEntry(f, KindRecognition), PrepaidCredits, UsageRevenue, amount, shares)
+}
+
+// OverageUse records credits used beyond what was bought, owed by the customer from this moment, split as in [Recognition].
+//
+//	Dr 1120 unbilled receivable  amount
+//	    Cr 4030 overage revenue  per product and model
+func OverageUse(f Fact, amount int64, shares []Share) Entry {
+	return earn(newEntry(f, KindOverage), UnbilledReceivable, OverageRevenue, amount, shares)
+}
+
+func earn(e Entry, from, revenue Account, amount int64, shares []Share) Entry {
+	if amount == 0 {
+		return e
+	}
+	shares = slices.Clone(shares)
+	slices.SortFunc(shares, func(a, b Share) int {
+		return cmp.Or(cmp.Compare(a.Product, b.Product), cmp.Compare(a.Model, b.Model))
+	})
+	var units credit.Amount
+	weights := make([]int64, len(shares))
+	for i, s := range shares {
+		units += s.Units
+		weights[i] = int64(s.Units)
+	}
+	e.Postings = make([]Posting, 0, len(shares)+1)
+	e.post(Dr, from, Sum{Minor: amount}, units)
+	for i, part := range credit.Allocate(amount, weights) {
+		e.post(Cr, revenue, Sum{Minor: part}, shares[i].Units)
+		if part > 0 {
+			p := &e.Postings[len(e.Postings)-1]
+			p.Product, p.Model = shares[i].Product, shares[i].Model
+		}
+	}
+	return e
+}
+
+// Expiry records what an expired grant leaves unused (breakage, remote method).
+//
+//	Dr 2010 prepaid credits   amount
+//	    Cr 4020 breakage revenue  amount
+func Expiry(f Fact, amount int64, units credit.Amount) Entry {
+	e := newEntry(f, KindExpiry)
+	e.post(Dr, PrepaidCredits, Sum{Minor: amount}, units)
+	e.post(Cr, BreakageRevenue, Sum{Minor: amount}, units)
+	return e
+}
+
+// Return is unused credits taken back: what they stand for in the books and what is owed for them.
+type Return struct {
+	Units    credit.Amount
+	Carrying Sum   // their money in account 2010, at the purchase's exchange rate
+	Tax      Sum   // their tax in account 2030, at the purchase's exchange rate
+	Owed     Sum   // tax included, at today's exchange rate
+	FX       int64 // how much of Owed is there only because the exchange rate moved; negative: how much is missing
+}
+
+// Refund records unused credits taken back for money. Money beyond the carrying amount that no exchange rate explains is contra
+// revenue; carrying amount that is not paid back, its right extinguished, is breakage.
+//
+//	Dr 2010 prepaid credits      carrying
+//	Dr 2030 sales tax payable    tax
+//	Dr 7010 FX realised          loss            (Cr: gain)
+//	Dr 4090 contra revenue       paid beyond     (Cr 4020 breakage: not paid back)
+//	    Cr 2020 refund liability owed
+func Refund(f Fact, r Return) Entry { return giveBack(newEntry(f, KindRefund), RefundLiability, r) }
+
+// Void records credits taken away that were never paid or were a mistake; no revenue comes of them. The other side is where they came
+// from: 1110 trade receivable when they were not paid, 2020 refund liability when they were, 4095 when they were a concession.
+// Differences go where those of a [Refund] go.
+//
+//	Dr 2010 prepaid credits    carrying
+//	Dr 2030 sales tax payable  tax
+//	    Cr other               owed
+func Void(f Fact, other Account, r Return) Entry { return giveBack(newEntry(f, KindVoid), other, r) }
+
+func giveBack(e Entry, other Account, r Return) Entry {
+	e.post(Dr, PrepaidCredits, r.Carrying, r.Units)
+	e.post(Dr, SalesTaxPayable, r.Tax, 0)
+	e.either(FXRealised, FXRealised, r.FX)
+	e.either(RefundContra, BreakageRevenue, r.Owed.Minor-r.Carrying.Minor-r.Tax.Minor-r.FX)
+	e.post(Cr, other, r.Owed, 0)
+	return e
+}
+
+// either debits or credits, by the sign of the amount.
+func (e *Entry) either(dr, cr Account, minor int64) {
+	if minor > 0 {
+		e.post(Dr, dr, Sum{Minor: minor}, 0)
+	} else {
+		e.post(Cr, cr, Sum{Minor: -minor}, 0)
+	}
+}
+
+// ByProcessor is the settlement method of a refund that goes back through the payment processor.
+const ByProcessor = "processor"
+
+// PaidFrom returns the account out of which a settlement method pays: the processor's clearing account, or else cash.
+func PaidFrom(method string) Account {
+	if method == ByProcessor {
+		return ProcessorClearing
+	}
+	return Cash
+}
+
+// Settlement records that a refund was paid out.
+//
+//	Dr 2020 refund liability      amount
+//	    Cr from (1010 or 1020)    amount
+func Settlement(f Fact, from Account, amount Sum) Entry {
+	e := newEntry(f, KindSettlement)
+	e.post(Dr, RefundLiability, amount, 0)
+	e.post(Cr, from, amount, 0)
+	return e
+}

@@ -1,0 +1,124 @@
+package rating_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/rating"
+)
+
+// sixDimensions writes a document of n rates, each for one model, token type, region, tier, plan and modality.
+func sixDimensions(n int, per string) []byte {
+	types, regions, tiers := []string{"input", "output", "cache_read", "cache_write", "reasoning"}, []string{"eu", "us", "ap"}, []string{"standard", "batch"}
+	var b strings.Builder
+	b.WriteString(`{"meters": [{"code": "llm_tokens"}], "rates": [`)
+	for i := range n {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		rest := i
+		pick := func(from []string) string {
+			v := from[rest%len(from)]
+			rest /= len(from)
+			return v
+		}
+		fmt.Fprintf(&b, `{"id": "r%d", "meter": "llm_tokens", "match": {"token_type": [%q], "region": [%q], "tier": [%q], "model": ["model-%d"], "plan": ["pro", "team"], "modality": ["text"]}, "price": "%d.25", "per": %q}`,
+			i, pick(types), pick(regions), pick(tiers), rest, i%40, per)
+	}
+	b.WriteString("]}")
+	return []byte(b.String())
+}
+
+var benchmarkDims = credit.Dimensions{"token_type": "output", "region": "us", "tier": "batch", "model": "model-31", "plan": "team", "modality": "text"}
+
+func benchmarkPrice(b *testing.B, doc []byte, lines int) {
+	book := bookOf(b, doc)
+	u := rating.Usage{At: noon, Dims: benchmarkDims}
+	for i := range lines {
+		l := rating.Line{Meter: "llm_tokens", Quantity: decimal.New(int64(1234+i), 0)}
+		if lines > 1 {
+			l.Dims = credit.Dimensions{"token_type": []string{"input", "output", "cache_read", "cache_write", "reasoning"}[i%5]}
+		}
+		u.Lines = append(u.Lines, l)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := book.Price(credit.RateCardID{}, 0, u); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// One line of usage with 6 dimensions on a card with 2,000 rates.
+func BenchmarkPrice(b *testing.B) { benchmarkPrice(b, sixDimensions(2_000, "1000000"), 1) }
+
+func BenchmarkPriceFiveLines(b *testing.B) { benchmarkPrice(b, sixDimensions(2_000, "1000000"), 5) }
+
+func BenchmarkPriceOf10000Rates(b *testing.B) {
+	benchmarkPrice(b, sixDimensions(10_000, "1000000"), 1)
+}
+
+// Prices per 3,600 have no finite decimal and are computed in big numbers.
+func BenchmarkPricePerHour(b *testing.B) { benchmarkPrice(b, sixDimensions(2_000, "3600"), 1) }
+
+func BenchmarkPriceNoRate(b *testing.B) {
+	book := bookOf(b, sixDimensions(2_000, "1000000"))
+	u := rating.Usage{At: noon, Dims: credit.Dimensions{"model": "unknown", "region": "eu"}, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1, 0)}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := book.Price(credit.RateCardID{}, 0, u); credit.CodeOf(err) != credit.NoRate {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchmarkParse(b *testing.B, doc []byte) {
+	b.SetBytes(int64(len(doc)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := rating.Parse(doc); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParse2000Rates(b *testing.B)  { benchmarkParse(b, sixDimensions(2_000, "1000000")) }
+func BenchmarkParse10000Rates(b *testing.B) { benchmarkParse(b, sixDimensions(10_000, "1000000")) }
+
+// wide writes n rates that each list many values of both of their dimensions, so that not every combination has an entry.
+func wide(n, values int) []byte {
+	list := func(prefix string, from int) string {
+		var words []string
+		for i := range values {
+			words = append(words, fmt.Sprintf("%q", fmt.Sprint(prefix, from+i)))
+		}
+		return strings.Join(words, ",")
+	}
+	var b strings.Builder
+	b.WriteString(`{"meters": [{"code": "calls"}], "rates": [`)
+	for i := range n {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		fmt.Fprintf(&b, `{"id": "r%d", "meter": "calls", "match": {"model": [%s], "product": [%s]}, "price": "1"}`, i, list("m", i%10*values), list("p", i/10*values))
+	}
+	b.WriteString("]}")
+	return []byte(b.String())
+}
+
+func BenchmarkPriceOfWideRates(b *testing.B) {
+	book := bookOf(b, wide(1_000, 60))
+	u := rating.Usage{At: noon, Dims: credit.Dimensions{"model": "m333", "product": "p4444"}, Lines: []rating.Line{{Meter: "calls", Quantity: decimal.New(1, 0)}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := book.Price(credit.RateCardID{}, 0, u); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParseWideRates(b *testing.B) { benchmarkParse(b, wide(1_000, 60)) }
