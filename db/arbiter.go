@@ -1,0 +1,561 @@
+package db
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/shopspring/decimal"
+
+	pgxdecimal "github.com/jackc/pgx-shopspring-decimal"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db/internal/sqlc"
+)
+
+// Arbiter makes the connections on which customers' credits are decided. Each [Lane] is one connection and runs one transaction at a
+// time in two round trips: Lock, then Commit.
+type Arbiter struct {
+	cfg *pgx.ConnConfig
+}
+
+// NewArbiter prepares connections to the database that url names; none is made yet. tracer may be nil.
+func NewArbiter(url string, tracer pgx.QueryTracer) (*Arbiter, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read database url: %w", err)
+	}
+	cfg.Tracer = tracer
+	cfg.ConnectTimeout = 2 * time.Second
+	runtimeParams(cfg.RuntimeParams)
+	for name, value := range arbiterParams {
+		cfg.RuntimeParams[name] = value
+	}
+	return &Arbiter{cfg: cfg}, nil
+}
+
+// arbiterParams: a lane never waits long for a lock, and a process that froze while it held one loses it within a second.
+// Every statement of a batch finds its rows by key. Plans are therefore made once (generic) and kept from scanning or hashing whole
+// tables, which a plan made while a table was small would do for ever after.
+var arbiterParams = map[string]string{
+	"idle_in_transaction_session_timeout": "1000",
+	"lock_timeout":                        "1500",
+	"synchronous_commit":                  "on",
+	"plan_cache_mode":                     "force_generic_plan",
+	"enable_seqscan":                      "off",
+	"enable_bitmapscan":                   "off",
+	"enable_hashjoin":                     "off",
+	"enable_mergejoin":                    "off",
+	"jit":                                 "off",
+	"default_transaction_isolation":       "read committed",
+}
+
+// hostParams are set where the server's operating system has them.
+var hostParams = []string{"SET client_connection_check_interval = 500", "SET tcp_user_timeout = 3000"}
+
+// Lane is one of the arbiter's connections. It is not safe for concurrent use.
+type Lane struct {
+	// Sent is called when Commit has sent everything and has read nothing yet; for tests of crashes only. It may be nil.
+	Sent func()
+
+	conn   *pgx.Conn
+	warned bool // a warning came that takes the last COMMIT's word back
+}
+
+// Connect opens a lane.
+func (a *Arbiter) Connect(ctx context.Context) (*Lane, error) {
+	l := &Lane{}
+	cfg := a.cfg.Copy()
+	cfg.RuntimeParams["application_name"] = laneName
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		// The wait for the standby was cancelled: the commit is on the primary only, and a failover may take it away. That warning has
+		// no code of its own and its text is translated, so every warning counts.
+		if n.SeverityUnlocalized == "WARNING" {
+			l.warned = true
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect lane: %w", err)
+	}
+	pgxdecimal.Register(conn.TypeMap())
+	for _, set := range hostParams {
+		if _, err := conn.Exec(ctx, set); err != nil && conn.IsClosed() {
+			return nil, fmt.Errorf("set up lane: %w", err)
+		}
+	}
+	l.conn = conn
+	return l, nil
+}
+
+// Close drops the connection, and with it the transaction in progress.
+func (l *Lane) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = l.conn.Close(ctx) // the server notices by itself when this fails
+}
+
+// laneName is what lanes are called in Postgres's list of sessions.
+const laneName = "tallystick lane"
+
+// endStuckLanes ends sessions that are inside a request and have waited for their client for longer than an idle transaction may last. (sqlc
+// does not know the view.)
+const endStuckLanes = `
+	SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+	WHERE datname = current_database() AND application_name = $1 AND state = 'active' AND wait_event IN ('ClientRead', 'ClientWrite')
+	  AND xact_start < clock_timestamp() - interval '1 second'`
+
+// EndStuck ends the lanes, of this and of other processes, that keep customers locked while they wait for a client that fell silent in
+// the middle of a request: frozen, or cut off. Postgres by itself ends only those that are silent between two requests. It returns how
+// many it has ended.
+func (a *Arbiter) EndStuck(ctx context.Context) (ended int, err error) {
+	cfg := a.cfg.Copy()
+	delete(cfg.RuntimeParams, "role") // the login role has the right to end its own sessions
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return 0, fmt.Errorf("connect to end stuck lanes: %w", err)
+	}
+	defer conn.Close(ctx)
+	if err := conn.QueryRow(ctx, endStuckLanes, laneName).Scan(&ended); err != nil {
+		return 0, fmt.Errorf("end stuck lanes: %w", err)
+	}
+	return ended, nil
+}
+
+// Closed tells whether the connection is gone.
+func (l *Lane) Closed() bool { return l.conn.IsClosed() }
+
+// Digest is the first 16 bytes of a SHA-256.
+type Digest = [16]byte
+
+// LockRequest names what a batch needs.
+type LockRequest struct {
+	Customers  []credit.CustomerID // ascending, each once: their rows are locked
+	SkipLocked bool                // pass over customers that another transaction has locked: they are missing in Heads then
+	Keys       []Digest            // idempotency keys to look up
+	Load       []credit.CustomerID // customers whose state is wanted
+	Grants     []credit.GrantID    // grants wanted though they are not open
+}
+
+// Locked is the committed state under the locks taken.
+type Locked struct {
+	Now           time.Time // of Postgres
+	Epoch         string    // timeline of Postgres, 8 hexadecimal digits
+	Configuration int64     // version of the rate cards
+	Heads         map[credit.CustomerID]Head
+	Keys          map[Digest]StoredAnswer
+	Customers     map[credit.CustomerID]*CustomerState
+	Grants        map[credit.GrantID]*credit.Grant // those of LockRequest.Grants that exist; Wallet has only its ID
+}
+
+// Head is a customer's lock row.
+type Head struct {
+	Ver    int64
+	LastAt time.Time
+	Frozen bool
+}
+
+// StoredAnswer is what a used idempotency key was answered.
+type StoredAnswer struct {
+	Request Digest
+	Status  int
+	Answer  []byte
+	Ver     int64 // of the operation; 0: a refusal
+}
+
+// CustomerState is a customer's wallets and open grants.
+type CustomerState struct {
+	Currency string            // of its legal entity
+	RateCard credit.RateCardID // zero: the default card
+	Wallets  map[credit.WalletID]*credit.Wallet
+	Grants   []*credit.Grant // open ones, in no order
+}
+
+// Lock begins a transaction, locks and reads. On an error nothing has changed and the lane is closed.
+func (l *Lane) Lock(ctx context.Context, r LockRequest) (*Locked, error) {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	// The locks and the reads are separate statements: a statement that locks returns the new row of the one it waited for, and
+	// the old rows of everything it joins.
+	if r.SkipLocked {
+		b.Queue(sqlc.LockFreeHeads, uuids(r.Customers))
+	} else {
+		b.Queue(sqlc.LockHeads, uuids(r.Customers))
+	}
+	b.Queue(sqlc.ReadKeys, uuids(r.Keys))
+	b.Queue(sqlc.ReadNow)
+	queueLoad(b, r.Load)
+	if len(r.Grants) > 0 {
+		b.Queue(sqlc.ReadGrants, uuids(r.Grants))
+	}
+	out, err := l.readLocked(ctx, b, r)
+	if err != nil {
+		l.Close()
+		if pg, ok := asPgError(err); ok && pg.Code == "55P03" {
+			err = fmt.Errorf("%w: %w", ErrLocked, err)
+		}
+		return nil, fmt.Errorf("lock batch: %w", err)
+	}
+	return out, nil
+}
+
+func (l *Lane) readLocked(ctx context.Context, b *pgx.Batch, r LockRequest) (_ *Locked, err error) {
+	l.warned = false
+	res := l.conn.SendBatch(ctx, b)
+	defer func() {
+		if cerr := res.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if _, err := res.Exec(); err != nil {
+		return nil, err
+	}
+	out := &Locked{Heads: make(map[credit.CustomerID]Head, len(r.Customers))}
+	if err := each(res, func(rows pgx.Rows) error {
+		var id pgtype.UUID
+		var h Head
+		var at pgtype.Timestamptz
+		if err := rows.Scan(&id, &h.Ver, &at, &h.Frozen); err != nil {
+			return err
+		}
+		h.LastAt = fromTime(at)
+		out.Heads[id.Bytes] = h
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := each(res, func(rows pgx.Rows) error {
+		var digest, request, customer pgtype.UUID
+		var ver pgtype.Int8
+		var a StoredAnswer
+		if err := rows.Scan(&digest, &request, &customer, &ver, &a.Answer, &a.Status); err != nil {
+			return err
+		}
+		a.Request, a.Ver = request.Bytes, ver.Int64
+		if out.Keys == nil {
+			out.Keys = make(map[Digest]StoredAnswer)
+		}
+		out.Keys[digest.Bytes] = a
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := res.QueryRow().Scan(&out.Now, &out.Epoch, &out.Configuration); err != nil {
+		return nil, err
+	}
+	if len(r.Load) > 0 {
+		if out.Customers, err = readLoad(res); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Grants) > 0 {
+		out.Grants = make(map[credit.GrantID]*credit.Grant, len(r.Grants))
+		err = each(res, func(rows pgx.Rows) error {
+			g, err := scanGrant(rows)
+			if err == nil {
+				out.Grants[g.ID] = g
+			}
+			return err
+		})
+	}
+	return out, err
+}
+
+// Load reads the state of customers within the transaction that Lock began. On an error the lane is closed.
+func (l *Lane) Load(ctx context.Context, customers []credit.CustomerID) (map[credit.CustomerID]*CustomerState, error) {
+	b := &pgx.Batch{}
+	queueLoad(b, customers)
+	res := l.conn.SendBatch(ctx, b)
+	out, err := readLoad(res)
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("load customers: %w", err)
+	}
+	return out, nil
+}
+
+func queueLoad(b *pgx.Batch, customers []credit.CustomerID) {
+	if len(customers) == 0 {
+		return
+	}
+	ids := uuids(customers)
+	b.Queue(sqlc.ReadCustomers, ids)
+	b.Queue(sqlc.ReadWallets, ids)
+	b.Queue(sqlc.ReadOpenGrants, ids)
+}
+
+func readLoad(res pgx.BatchResults) (map[credit.CustomerID]*CustomerState, error) {
+	out := make(map[credit.CustomerID]*CustomerState)
+	if err := each(res, func(rows pgx.Rows) error {
+		var id, card pgtype.UUID
+		s := &CustomerState{Wallets: make(map[credit.WalletID]*credit.Wallet)}
+		if err := rows.Scan(&id, &s.Currency, &card); err != nil {
+			return err
+		}
+		s.RateCard = card.Bytes
+		out[id.Bytes] = s
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := each(res, func(rows pgx.Rows) error {
+		var id, customer pgtype.UUID
+		var w credit.Wallet
+		var scope []byte
+		var limit string
+		if err := rows.Scan(&id, &customer, &w.Unit, &w.Name, &w.Priority, &scope, &limit); err != nil {
+			return err
+		}
+		w.ID, w.SoftCap = id.Bytes, limit == "soft"
+		var err error
+		if w.Scope, err = readScope(scope); err != nil {
+			return err
+		}
+		if s := out[customer.Bytes]; s != nil { // else the customer was made after the statement before
+			s.Wallets[w.ID] = &w
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	err := each(res, func(rows pgx.Rows) error {
+		g, err := scanGrant(rows)
+		if err != nil {
+			return err
+		}
+		if s := out[g.CustomerID]; s != nil {
+			g.Wallet = s.Wallets[g.Wallet.ID]
+			s.Grants = append(s.Grants, g)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func each(res pgx.BatchResults, do func(pgx.Rows) error) error {
+	rows, err := res.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := do(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
+	var g credit.Grant
+	var id, customer, wallet, member pgtype.UUID
+	var scope []byte
+	var effective, expires, created, issued pgtype.Timestamptz
+	var currency, paymentRef pgtype.Text
+	var fx decimal.NullDecimal
+	var version pgtype.Int4
+	if err := rows.Scan(&id, &customer, &wallet, (*string)(&g.Type), (*string)(&g.Status), &g.Frozen, &g.Priority, &scope, &member,
+		&effective, &expires, &g.Price.Minor, &g.Tax, &currency, &fx, &g.Basis, &g.TaxBasis, &paymentRef, (*string)(&g.RatePolicy), &version,
+		&created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
+		(*int64)(&g.Expired), (*int64)(&g.Refunded), (*int64)(&g.Voided), (*int64)(&g.Transferred)); err != nil {
+		return nil, err
+	}
+	g.ID, g.CustomerID, g.MemberID = id.Bytes, customer.Bytes, member.Bytes
+	g.Wallet = &credit.Wallet{ID: wallet.Bytes}
+	g.EffectiveAt, g.ExpiresAt, g.CreatedAt, g.IssuedAt = fromTime(effective), fromTime(expires), fromTime(created), fromTime(issued)
+	g.Price.Currency, g.PaymentRef, g.FXRate, g.RateVersion = currency.String, paymentRef.String, fx.Decimal, int(version.Int32)
+	var err error
+	g.Scope, err = readScope(scope)
+	return &g, err
+}
+
+func readScope(b []byte) (credit.Scope, error) {
+	if len(b) == 2 { // {}
+		return nil, nil
+	}
+	var s credit.Scope
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("read scope %s: %w", b, err)
+	}
+	return s, nil
+}
+
+// Changes is what a batch writes. All of it is one transaction.
+type Changes struct {
+	Keys       []KeyRow
+	Operations []OperationRow
+	Movements  []MovementRow
+	Draws      []DrawRow     // grants touched by consumption only
+	Grants     []GrantChange // other grants touched
+	NewWallets []NewWallet
+	Wallets    []*credit.Wallet // changed ones
+	NewGrants  []NewGrant
+	Cards      []CustomerCard
+	Refunds    []RefundRow
+	Outbox     []OutboxRow
+	Heads      []HeadRow
+}
+
+type (
+	// KeyRow is one row of idempotency_keys: with Ver the operation's receipt is the answer, without it Response is.
+	KeyRow struct {
+		Digest, Request Digest
+		Customer        credit.CustomerID
+		Ver             int64
+		Status          int16
+		Response        string
+	}
+	// OperationRow is one row of operations. Empty Unit and Dims are NULL.
+	OperationRow struct {
+		Customer      credit.CustomerID
+		Ver           int64
+		Kind          string
+		Amount        credit.Amount
+		At, ServiceAt time.Time
+		Actor         int32
+		RequestID     credit.RequestID
+		Member        credit.MemberID
+		Key           string
+		Unit          string
+		Dims          string
+		Receipt       []byte
+	}
+	// MovementRow is one row of movements.
+	MovementRow struct {
+		Grant         credit.GrantID
+		Ver           int64
+		N             int16
+		Debit, Credit string
+		Amount, After credit.Amount
+	}
+	// DrawRow is what consumption did to a grant.
+	DrawRow struct {
+		Grant         credit.GrantID
+		Before, After credit.Amount
+		Depleted      bool
+	}
+	// GrantChange is a grant's image before and after.
+	GrantChange struct{ Before, After *credit.Grant }
+	// NewWallet is a wallet to insert.
+	NewWallet struct {
+		Customer credit.CustomerID
+		Wallet   *credit.Wallet
+		At       time.Time
+	}
+	// NewGrant is a grant to insert.
+	NewGrant struct {
+		Grant    *credit.Grant
+		Metadata map[string]string
+	}
+	// CustomerCard gives a customer another rate card; zero is the default card.
+	CustomerCard struct {
+		Customer credit.CustomerID
+		Card     credit.RateCardID
+	}
+	// RefundRow is one row of refunds.
+	RefundRow struct {
+		ID              credit.RefundID
+		Customer        credit.CustomerID
+		Grant           credit.GrantID
+		Ver             int64
+		Units           credit.Amount
+		Money, Tax      int64 // minor units of Currency
+		Currency        string
+		Basis, TaxBasis int64 // minor units of the entity's currency
+		Reason, Status  string
+		At              time.Time
+	}
+	// OutboxRow is one row of the outbox. Payload is JSON.
+	OutboxRow struct{ Topic, Subject, Payload string }
+	// HeadRow is a customer's new head.
+	HeadRow struct {
+		Customer credit.CustomerID
+		Ver      int64
+		At       time.Time
+	}
+)
+
+// Outcomes of Commit other than success.
+var (
+	// ErrUnknown says that the COMMIT was sent and nobody knows whether it took place.
+	ErrUnknown = errors.New("the outcome of the commit is not known")
+	// ErrConflict says that somebody else took an idempotency key or a version first, or that the decision was made on something other than
+	// what the rows hold: nothing was written, and the batch should be decided again from fresh reads.
+	ErrConflict = errors.New("the batch conflicts with a committed one")
+	// ErrRefused says that the database refuses the batch itself, whatever else is going on: nothing was written.
+	ErrRefused = errors.New("the database refuses the batch")
+	// ErrLocked says that another transaction kept a row locked for longer than a lane waits: nothing was written.
+	ErrLocked = errors.New("a row stays locked")
+)
+
+// Commit writes the changes and ends the transaction that Lock began. nil means durable. Any error closes the lane; it wraps ErrUnknown,
+// ErrConflict or ErrRefused where one of them is the case, and otherwise means that nothing was written and that the batch may be run again.
+func (l *Lane) Commit(ctx context.Context, c *Changes) error {
+	b := &pgx.Batch{}
+	if err := c.queue(b); err != nil {
+		l.Close()
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	b.Queue("COMMIT")
+	res := l.conn.SendBatch(ctx, b)
+	if l.Sent != nil {
+		l.Sent()
+	}
+	tag, err := execAll(res, b.Len())
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && tag.String() == "COMMIT" && !l.warned {
+		return nil
+	}
+	l.Close()
+	var pg *pgconn.PgError
+	switch {
+	case err == nil && l.warned:
+		return fmt.Errorf("%w: the wait for the standby was cancelled", ErrUnknown)
+	case err == nil:
+		return fmt.Errorf("commit answered %q", tag)
+	case !errors.As(err, &pg) || pg.SeverityUnlocalized != "ERROR":
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	case pg.ConstraintName == "key_once", pg.ConstraintName == "operation_order", pg.ConstraintName == "grant_avail_sign":
+		return fmt.Errorf("%w: %w", ErrConflict, err)
+	case strings.HasPrefix(pg.Code, "22"), strings.HasPrefix(pg.Code, "23"), strings.HasPrefix(pg.Code, "42"):
+		return fmt.Errorf("%w: %w", ErrRefused, refusal(err))
+	}
+	return fmt.Errorf("commit batch: %w", err)
+}
+
+func execAll(res pgx.BatchResults, n int) (tag pgconn.CommandTag, err error) {
+	for range n {
+		if tag, err = res.Exec(); err != nil {
+			return tag, err
+		}
+	}
+	return tag, nil
+}
+
+// isConnErr tells whether an error is about the connection rather than about a statement.
+func isConnErr(err error) bool {
+	var ne net.Error
+	var ce *pgconn.ConnectError
+	return errors.As(err, &ne) || errors.As(err, &ce) || errors.Is(err, net.ErrClosed) || strings.Contains(err.Error(), "unexpected EOF") ||
+		strings.Contains(err.Error(), "conn closed")
+}
+
+func uuids[I ~[16]byte](ids []I) []pgtype.UUID {
+	out := make([]pgtype.UUID, len(ids))
+	for i, id := range ids {
+		out[i] = pgtype.UUID{Bytes: id, Valid: true}
+	}
+	return out
+}

@@ -1,0 +1,133 @@
+-- The arbiter's statements. They run in two pipelines per batch (see arbiter.go), so only their texts are used from the generated
+-- code; sqlc checks them against the schema. Every parameter is an array with one element per row.
+
+-- name: LockHeads :many
+-- Takes the row lock that every writer of a customer takes first. Locks are taken in ascending order.
+SELECT customer_id, ver, last_at, frozen FROM customer_heads
+WHERE customer_id = ANY(@customers::uuid[]) ORDER BY customer_id FOR UPDATE;
+
+-- name: LockFreeHeads :many
+-- As LockHeads, but passes over rows that another process has locked.
+SELECT customer_id, ver, last_at, frozen FROM customer_heads
+WHERE customer_id = ANY(@customers::uuid[]) ORDER BY customer_id FOR UPDATE SKIP LOCKED;
+
+-- name: ReadKeys :many
+SELECT k.digest, k.request, k.customer_id, k.ver, coalesce(k.response, o.receipt::text)::text AS answer, k.status
+FROM idempotency_keys AS k
+LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
+WHERE k.digest = ANY(@digests::uuid[]);
+
+-- name: ReadCustomers :many
+SELECT c.id, e.currency, c.rate_card_id FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
+WHERE c.id = ANY(@customers::uuid[]);
+
+-- name: ReadWallets :many
+SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE customer_id = ANY(@customers::uuid[]);
+
+-- name: ReadOpenGrants :many
+SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  granted, avail, held, consumed, expired, refunded, voided, transferred
+FROM grants WHERE customer_id = ANY(@customers::uuid[]) AND status = 'open';
+
+-- name: ReadGrants :many
+SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  granted, avail, held, consumed, expired, refunded, voided, transferred
+FROM grants WHERE id = ANY(@grants::uuid[]);
+
+-- name: ReadNow :one
+-- The epoch is the timeline of Postgres: it orders snapshots of a customer across a failover or restore, when versions are used again.
+SELECT clock_timestamp()::timestamptz AS now, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)::text AS epoch, (SELECT ver FROM configuration) AS configuration;
+
+-- name: AddKeys :exec
+-- No ON CONFLICT: the COMMIT is already under way behind it, so a key that somebody else has taken must abort everything.
+INSERT INTO idempotency_keys (digest, request, customer_id, ver, status, response)
+SELECT d, r, c, v, s, a FROM ROWS FROM (unnest(@digests::uuid[]), unnest(@requests::uuid[]), unnest(@customers::uuid[]),
+  unnest(@vers::bigint[]), unnest(@statuses::smallint[]), unnest(@responses::text[]))
+  AS x(d, r, c, v, s, a);
+
+-- name: AddOperations :exec
+INSERT INTO operations (customer_id, ver, kind, amount, at, service_at, actor, request_id, member_id, key, unit, dims, receipt)
+SELECT c, v, k::operation_kind, a, t, s, w, r, m, i, u, d::jsonb, j::json
+FROM ROWS FROM (unnest(@customers::uuid[]),
+  unnest(@vers::bigint[]), unnest(@kinds::text[]),
+  unnest(@amounts::bigint[]),
+  unnest(@ats::timestamptz[]),
+  unnest(@service_ats::timestamptz[]), unnest(@actors::integer[]), unnest(@request_ids::uuid[]), unnest(@members::uuid[]),
+  unnest(@keys::text[]), unnest(@units::text[]), unnest(@dims::text[]), unnest(@receipts::text[]))
+  AS x(c, v, k, a, t, s, w, r, m, i, u, d, j);
+
+-- name: AddMovements :exec
+INSERT INTO movements (grant_id, ver, n, debit, credit, amount, after)
+SELECT g, v, n, d::unit_account, c::unit_account, a, f
+FROM ROWS FROM (unnest(@grants::uuid[]),
+  unnest(@vers::bigint[]), unnest(@ns::smallint[]), unnest(@debits::text[]), unnest(@credits::text[]),
+  unnest(@amounts::bigint[]), unnest(@afters::bigint[]))
+  AS x(g, v, n, d, c, a, f);
+
+-- name: DrawGrants :exec
+-- Writes what consumption left, if the row still has what the decision was made on; a difference trips the sign check and so
+-- aborts the batch.
+UPDATE grants AS g SET
+  avail = CASE WHEN g.avail = x.b AND g.status = 'open' THEN x.a ELSE -1 END,
+  consumed = g.consumed + (x.b - x.a),
+  status = CASE WHEN x.d THEN 'depleted' ELSE g.status END
+FROM ROWS FROM (unnest(@grants::uuid[]),
+  unnest(@befores::bigint[]), unnest(@afters::bigint[]), unnest(@depleted::boolean[])) AS x(id, b, a, d)
+WHERE g.id = x.id;
+
+-- name: ChangeGrants :exec
+-- The whole mutable part of a grant, under the same condition.
+UPDATE grants AS g SET
+  avail = CASE WHEN g.avail = x.before_avail AND g.held = x.before_held AND g.status = x.before_status THEN x.avail ELSE -1 END,
+  status = x.status, frozen = x.frozen, expires_at = x.expires_at, issued_at = x.issued_at, payment_ref = x.payment_ref,
+  granted = x.granted, held = x.held, consumed = x.consumed, expired = x.expired, refunded = x.refunded, voided = x.voided,
+  transferred = x.transferred
+FROM ROWS FROM (unnest(@grants::uuid[]),
+  unnest(@befores::bigint[]),
+  unnest(@before_helds::bigint[]), unnest(@before_statuses::text[]), unnest(@statuses::text[]),
+  unnest(@frozens::boolean[]), unnest(@expires::timestamptz[]), unnest(@issueds::timestamptz[]), unnest(@payment_refs::text[]),
+  unnest(@granteds::bigint[]), unnest(@avails::bigint[]), unnest(@helds::bigint[]), unnest(@consumeds::bigint[]),
+  unnest(@expireds::bigint[]), unnest(@refundeds::bigint[]), unnest(@voideds::bigint[]),
+  unnest(@transferreds::bigint[]))
+  AS x(id, before_avail, before_held, before_status, status, frozen, expires_at, issued_at, payment_ref, granted, avail, held, consumed,
+    expired, refunded, voided, transferred)
+WHERE g.id = x.id;
+
+-- name: AddGrant :exec
+INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, metadata, created_at, issued_at, amount,
+  granted, avail)
+VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @member_id, @effective_at, @expires_at, @price_minor, @tax_minor,
+  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @metadata, @created_at, @issued_at, @amount,
+  @granted, @avail);
+
+-- name: AddWallet :exec
+INSERT INTO wallets (id, customer_id, unit, name, priority, scope, cap, created_at)
+VALUES (@id, @customer_id, @unit, @name, @priority, @scope, @cap, @created_at);
+
+-- name: ChangeWallet :exec
+UPDATE wallets SET priority = @priority, scope = @scope WHERE id = @id;
+
+-- name: ChangeCustomerCard :exec
+UPDATE customers SET rate_card_id = @rate_card_id WHERE id = @id;
+
+-- name: AddRefund :exec
+INSERT INTO refunds (id, customer_id, grant_id, ver, units, money_minor, tax_minor, currency, basis_minor, tax_basis_minor, reason, status, created_at)
+VALUES (@id, @customer_id, @grant_id, @ver, @units, @money_minor, @tax_minor, @currency, @basis_minor, @tax_basis_minor, @reason, @status, @created_at);
+
+-- name: AddOutbox :exec
+INSERT INTO outbox (topic, subject, payload)
+SELECT t, s, p::jsonb FROM ROWS FROM (unnest(@topics::text[]), unnest(@subjects::text[]), unnest(@payloads::text[])) AS x(t, s, p);
+
+-- name: AdvanceHeads :exec
+UPDATE customer_heads AS h SET ver = x.v, last_at = x.t
+FROM ROWS FROM (unnest(@customers::uuid[]),
+  unnest(@vers::bigint[]),
+  unnest(@ats::timestamptz[])) AS x(id, v, t)
+WHERE h.customer_id = x.id;
+
+-- name: ReadHeads :many
+-- The heads without locks, for copies.
+SELECT customer_id, ver, last_at, frozen FROM customer_heads WHERE customer_id = ANY(@customers::uuid[]) ORDER BY customer_id;

@@ -1,0 +1,199 @@
+-- The books recomputed from the ledger. Every query returns one row for each thing that it checks: what it is, and how it differs; null when it
+-- does not. db/verify.go counts the rows and lists those that differ, so the columns must be (subject text, detail text) and there are no parameters.
+
+-- name: VerifyEntries :many
+-- Each entry balances, in its entity's currency, and is booked in its own month or says that it is late.
+SELECT coalesce(e.id, p.entry_id)::text AS subject, CASE
+    WHEN min(e.cause) IS NULL THEN 'has postings and is not in the journal'
+    WHEN count(p.entry_id) < 2 THEN format('has %s postings', count(p.entry_id))
+    WHEN bool_or(p.currency <> l.currency) THEN format('has postings that are not in %s', min(l.currency))
+    WHEN sum(x.debit) <> 0 THEN format('its debits are %s minor units more than its credits', sum(x.debit))
+    WHEN bool_or(e.late <> (e.period <> to_char(e.service_on, 'YYYY-MM'))) THEN format('happened on %s, is booked in %s and says late: %s',
+      min(e.service_on), min(e.period), bool_or(e.late))
+  END AS detail
+FROM journal_entries AS e
+FULL JOIN postings AS p ON p.entry_id = e.id
+LEFT JOIN legal_entities AS l ON l.code = e.entity
+CROSS JOIN LATERAL (SELECT CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END AS debit) AS x
+GROUP BY coalesce(e.id, p.entry_id);
+
+-- name: VerifyGrants :many
+-- Each grant's counters are what its movements make, and its parts are what was granted.
+WITH pairs AS (
+  SELECT grant_id, debit, credit, sum(amount) AS amount FROM movements GROUP BY grant_id, debit, credit
+), moved AS (
+  SELECT grant_id,
+    coalesce(-sum(v.net) FILTER (WHERE v.account = 'issued'), 0) AS granted,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'available'), 0) AS avail,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'held'), 0) AS held,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'consumed'), 0) AS consumed,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'expired'), 0) AS expired,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'refunded'), 0) AS refunded,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'voided'), 0) AS voided,
+    coalesce(sum(v.net) FILTER (WHERE v.account = 'transferred'), 0) AS transferred
+  FROM pairs
+  CROSS JOIN LATERAL (VALUES (credit, amount), (debit, -amount)) AS v (account, net)
+  GROUP BY grant_id
+)
+SELECT coalesce(g.id, m.grant_id)::text AS subject, CASE
+    WHEN g.id IS NULL THEN 'has movements and is no grant'
+    ELSE nullif(concat_ws('; ',
+      CASE WHEN g.granted <> coalesce(m.granted, 0) THEN format('granted is %s, its movements make %s', g.granted, coalesce(m.granted, 0)) END,
+      CASE WHEN g.avail <> coalesce(m.avail, 0) THEN format('available is %s, its movements make %s', g.avail, coalesce(m.avail, 0)) END,
+      CASE WHEN g.held <> coalesce(m.held, 0) THEN format('held is %s, its movements make %s', g.held, coalesce(m.held, 0)) END,
+      CASE WHEN g.consumed <> coalesce(m.consumed, 0) THEN format('consumed is %s, its movements make %s', g.consumed, coalesce(m.consumed, 0)) END,
+      CASE WHEN g.expired <> coalesce(m.expired, 0) THEN format('expired is %s, its movements make %s', g.expired, coalesce(m.expired, 0)) END,
+      CASE WHEN g.refunded <> coalesce(m.refunded, 0) THEN format('refunded is %s, its movements make %s', g.refunded, coalesce(m.refunded, 0)) END,
+      CASE WHEN g.voided <> coalesce(m.voided, 0) THEN format('voided is %s, its movements make %s', g.voided, coalesce(m.voided, 0)) END,
+      CASE WHEN g.transferred <> coalesce(m.transferred, 0) THEN format('transferred is %s, its movements make %s', g.transferred, coalesce(m.transferred, 0)) END,
+      CASE WHEN g.granted <> g.avail + g.held + g.consumed + g.expired + g.refunded + g.voided + g.transferred THEN format('granted is %s, its parts are %s',
+        g.granted, g.avail + g.held + g.consumed + g.expired + g.refunded + g.voided + g.transferred) END
+    ), '')
+  END AS detail
+FROM grants AS g
+FULL JOIN moved AS m ON m.grant_id = g.id;
+
+-- name: VerifyMovements :many
+-- What a movement says that it leaves available is what the movements up to it leave.
+SELECT grant_id::text AS subject,
+  CASE WHEN after <> made THEN format('movement %s of operation %s says that it leaves %s, the movements up to it leave %s', n, ver, after, made) END AS detail
+FROM (
+  SELECT grant_id, ver, n, after, sum(CASE WHEN credit = 'available' THEN amount WHEN debit = 'available' THEN -amount ELSE 0 END)
+    OVER (PARTITION BY grant_id ORDER BY ver, n ROWS UNBOUNDED PRECEDING) AS made
+  FROM movements
+) AS m;
+
+-- name: VerifyHistories :many
+-- Each customer's operations are numbered from 1 to its head without a gap, and their times never run backwards.
+SELECT coalesce(h.customer_id, o.customer_id)::text AS subject, CASE
+    WHEN h.customer_id IS NULL THEN 'has operations and no head'
+    WHEN o.astray IS NOT NULL THEN format('operation %s is not preceded by operation %s', o.astray, o.astray - 1)
+    WHEN coalesce(o.newest, 0) <> h.ver THEN format('its head is at %s, its newest operation is %s', h.ver, coalesce(o.newest, 0))
+    WHEN o.backwards IS NOT NULL THEN format('operation %s is earlier than the one before it', o.backwards)
+    WHEN o.last_at > h.last_at THEN format('its head''s time is before that of operation %s', o.newest)
+  END AS detail
+FROM customer_heads AS h
+FULL JOIN (
+  SELECT customer_id, max(ver) AS newest, min(ver) FILTER (WHERE ver <> place) AS astray, max(at) AS last_at, min(ver) FILTER (WHERE at < before_at) AS backwards
+  FROM (
+    SELECT customer_id, ver, at, row_number() OVER w AS place, lag(at) OVER w AS before_at FROM operations WINDOW w AS (PARTITION BY customer_id ORDER BY ver)
+  ) AS x
+  GROUP BY customer_id
+) AS o ON o.customer_id = h.customer_id;
+
+-- name: VerifyOperations :many
+-- Each operation moved what its movements sum to, and each movement is of an operation.
+SELECT coalesce(o.customer_id, m.customer_id)::text AS subject, CASE
+    WHEN o.ver IS NULL THEN format('has movements of operation %s, which does not exist', m.ver)
+    WHEN o.amount <> coalesce(m.amount, 0) THEN format('operation %s moved %s, its movements %s', o.ver, o.amount, coalesce(m.amount, 0))
+  END AS detail
+FROM operations AS o
+FULL JOIN (
+  SELECT g.customer_id, x.ver, sum(x.amount) AS amount FROM movements AS x JOIN grants AS g ON g.id = x.grant_id GROUP BY g.customer_id, x.ver
+) AS m ON m.customer_id = o.customer_id AND m.ver = o.ver;
+
+-- name: VerifyKeys :many
+-- Each idempotency key that answers with an operation is that operation's.
+SELECT k.digest::text AS subject, CASE
+    WHEN o.ver IS NULL THEN format('answers with operation %s of a customer, which does not exist', k.ver)
+    WHEN encode(substr(sha256(convert_to(o.key, 'UTF8')), 1, 16), 'hex')::uuid <> k.digest THEN format('answers with operation %s, which was done for another key', k.ver)
+  END AS detail
+FROM idempotency_keys AS k
+LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
+WHERE k.ver IS NOT NULL;
+
+-- name: VerifyRefunds :many
+-- Each refund is of the credits that its operation took back, and a grant's refunds never exceed its price.
+SELECT r.id::text AS subject, CASE
+    WHEN r.units <> r.taken THEN format('is of %s credits, its operation took %s back', r.units, r.taken)
+    WHEN r.money > r.price_minor OR r.tax > r.tax_price THEN format('the grant''s refunds up to it are %s and %s tax, its price was %s and %s tax',
+      r.money, r.tax, r.price_minor, r.tax_price)
+    WHEN (r.status = 'settled') <> (r.settled_at IS NOT NULL) THEN format('is %s, settled at %s', r.status, coalesce(r.settled_at::text, 'no time'))
+  END AS detail
+FROM (
+  SELECT r.id, r.units, r.status, r.settled_at, g.price_minor, g.tax_minor AS tax_price,
+    (SELECT coalesce(sum(m.amount), 0) FROM movements AS m
+      WHERE m.grant_id = r.grant_id AND m.ver = r.ver AND m.credit IN ('refunded', 'voided')) AS taken,
+    sum(r.money_minor) OVER w AS money, sum(r.tax_minor) OVER w AS tax
+  FROM refunds AS r
+  JOIN grants AS g ON g.id = r.grant_id
+  WINDOW w AS (PARTITION BY r.grant_id ORDER BY r.ver)
+) AS r;
+
+-- name: VerifyMarks :many
+-- Nothing has been posted that has not happened.
+SELECT k.customer_id::text AS subject,
+  CASE WHEN k.ver > coalesce(h.ver, 0) THEN format('entries are posted up to operation %s, its head is at %s', k.ver, coalesce(h.ver, 0)) END AS detail
+FROM recognition_marks AS k
+LEFT JOIN customer_heads AS h ON h.customer_id = k.customer_id;
+
+-- name: VerifyCarrying :many
+-- Each grant's line of the sub-ledger is what its movements up to the mark and the cumulative rule make it, and what is posted for it.
+WITH pairs AS (
+  SELECT m.grant_id, m.debit, m.credit, sum(m.amount) AS amount
+  FROM movements AS m
+  JOIN grants AS g ON g.id = m.grant_id
+  JOIN recognition_marks AS k ON k.customer_id = g.customer_id AND m.ver <= k.ver
+  GROUP BY m.grant_id, m.debit, m.credit
+), moved AS (
+  SELECT grant_id, bool_or(debit = 'issued') AS issued,
+    coalesce(sum(amount) FILTER (WHERE credit NOT IN ('issued', 'available', 'held')), 0)
+      - coalesce(sum(amount) FILTER (WHERE debit NOT IN ('issued', 'available', 'held')), 0) AS disposed,
+    coalesce(sum(amount) FILTER (WHERE credit = 'consumed'), 0) - coalesce(sum(amount) FILTER (WHERE debit = 'consumed'), 0) AS used
+  FROM pairs GROUP BY grant_id
+), posted AS (
+  SELECT e.grant_id,
+    coalesce(sum(-x.debit) FILTER (WHERE p.account = 2010 AND e.kind IN ('purchase', 'concession')), 0) AS brought_in,
+    coalesce(sum(x.debit) FILTER (WHERE p.account = 2010 AND e.kind NOT IN ('purchase', 'concession') OR p.account = 1120 AND e.kind IN ('overage', 'reversal')), 0) AS taken_out
+  FROM journal_entries AS e
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1120, 2010)
+  CROSS JOIN LATERAL (SELECT CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END AS debit) AS x
+  GROUP BY e.grant_id
+), lines AS (
+  SELECT g.id, g.basis_minor, g.amount, c.grant_id IS NOT NULL AS known, coalesce(m.issued, false) AS issued,
+    coalesce(c.disposed, 0) AS disposed, coalesce(c.posted_out, 0) AS posted_out,
+    coalesce(CASE g.type WHEN 'overage' THEN m.used ELSE m.disposed END, 0) AS made,
+    CASE WHEN m.issued AND g.type <> 'overage' THEN g.basis_minor ELSE 0 END AS owed,
+    coalesce(p.brought_in, 0) AS brought_in, coalesce(p.taken_out, 0) AS taken_out
+  FROM grants AS g
+  LEFT JOIN moved AS m ON m.grant_id = g.id
+  LEFT JOIN posted AS p ON p.grant_id = g.id
+  LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
+)
+SELECT id::text AS subject, nullif(concat_ws('; ',
+    CASE WHEN known <> issued THEN format('issued: %s, in the sub-ledger: %s', issued, known) END,
+    CASE WHEN disposed <> made THEN format('%s credits are disposed of, by its movements %s', disposed, made) END,
+    CASE WHEN posted_out <> div(basis_minor::numeric * disposed, amount) THEN format('%s minor units have left it, by the cumulative rule %s',
+      posted_out, div(basis_minor::numeric * disposed, amount)) END,
+    CASE WHEN brought_in <> owed THEN format('%s minor units are posted as received, it cost %s', brought_in, owed) END,
+    CASE WHEN posted_out <> taken_out THEN format('%s minor units have left it, posted are %s', posted_out, taken_out) END
+  ), '') AS detail
+FROM lines;
+
+-- name: VerifyAccounts :many
+-- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2020 of the refunds not yet paid.
+SELECT l.code || ' ' || s.account AS subject,
+  CASE WHEN s.amount <> coalesce(b.credit, 0) THEN format('the sub-ledger is %s minor units, the general ledger %s', s.amount, coalesce(b.credit, 0)) END AS detail
+FROM legal_entities AS l
+CROSS JOIN LATERAL (
+  SELECT 2010 AS account, coalesce(sum(g.basis_minor - x.posted_out), 0) AS amount
+  FROM customers AS c
+  JOIN grants AS g ON g.customer_id = c.id AND g.type <> 'overage'
+  JOIN grant_carrying AS x ON x.grant_id = g.id
+  WHERE c.entity = l.code
+  UNION ALL
+  SELECT 2020, coalesce(sum(r.basis_minor + r.tax_basis_minor), 0)
+  FROM customers AS c
+  JOIN refunds AS r ON r.customer_id = c.id AND r.status = 'awaiting_settlement'
+  JOIN recognition_marks AS k ON k.customer_id = c.id AND r.ver <= k.ver
+  WHERE c.entity = l.code
+) AS s
+LEFT JOIN (
+  SELECT e.entity, p.account, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS credit
+  FROM journal_entries AS e
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (2010, 2020)
+  GROUP BY e.entity, p.account
+) AS b ON b.entity = l.code AND b.account = s.account;
+
+-- name: PageCustomerIDs :many
+SELECT customer_id FROM customer_heads WHERE customer_id > @after ORDER BY customer_id LIMIT @n;
