@@ -1,0 +1,349 @@
+package balance
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/rating"
+	"github.com/tallystick/tallystick/db"
+)
+
+// customer is the working copy of one customer while a batch is decided. What the snapshot points to is copied before it is changed.
+type customer struct {
+	id       credit.CustomerID
+	base     *snapshot
+	ver      int64
+	at       time.Time // at which the batch's operations on this customer are judged
+	card     credit.RateCardID
+	wallets  map[credit.WalletID]*credit.Wallet
+	grants   []*credit.Grant // open, in draw-down order
+	frozen   bool
+	owned    bool // grants is this batch's own slice
+	unsorted bool // an operation changed what the order depends on
+	touched  map[credit.GrantID]*touch
+	others   map[credit.GrantID]*credit.Grant // loaded by id though they are not open
+}
+
+// touch is what a batch does to one grant.
+type touch struct {
+	before *credit.Grant // as committed, or as first written by this batch
+	now    *credit.Grant
+	edited bool // now differs from before
+	drawn  bool // by consumption and nothing else
+}
+
+func newCustomer(id credit.CustomerID, h db.Head, snap *snapshot, now time.Time) *customer {
+	c := &customer{id: id, base: snap, ver: h.Ver, at: now, card: snap.card, wallets: snap.wallets, grants: snap.grants, frozen: h.Frozen}
+	if h.LastAt.After(c.at) {
+		c.at = h.LastAt // a customer's time does not run backwards, whatever the server's clock does
+	}
+	c.at = c.at.UTC().Truncate(time.Microsecond)
+	return c
+}
+
+// edit returns the batch's own copy of a grant. drawing says that only consumption changes it.
+func (c *customer) edit(g *credit.Grant, drawing bool) *credit.Grant {
+	if t := c.touched[g.ID]; t != nil {
+		t.edited, t.drawn = true, t.drawn && drawing
+		return t.now
+	}
+	mine := *g
+	c.touch(&touch{before: g, now: &mine, edited: true, drawn: drawing})
+	if i := slices.Index(c.grants, g); i >= 0 {
+		c.ownGrants()
+		c.grants[i] = &mine
+	} else if c.others[g.ID] != nil {
+		c.others[g.ID] = &mine
+	}
+	return &mine
+}
+
+func (c *customer) ownGrants() {
+	if !c.owned {
+		c.grants, c.owned = slices.Clone(c.grants), true
+	}
+}
+
+// add puts a new grant among the open ones and returns it as it is to be inserted; what the rest of the batch does to it is
+// written as a change.
+func (c *customer) add(g *credit.Grant) *credit.Grant {
+	first := *g
+	c.touch(&touch{before: &first, now: g, drawn: true})
+	if g.Status == credit.StatusOpen {
+		c.ownGrants()
+		c.grants, c.unsorted = append(c.grants, g), true
+	}
+	return &first
+}
+
+func (c *customer) touch(t *touch) {
+	if c.touched == nil {
+		c.touched = make(map[credit.GrantID]*touch)
+	}
+	c.touched[t.now.ID] = t
+}
+
+// find returns a grant of this customer, open or loaded by id.
+func (c *customer) find(id credit.GrantID) (*credit.Grant, error) {
+	if t := c.touched[id]; t != nil {
+		return t.now, nil
+	}
+	for _, g := range c.grants {
+		if g.ID == id {
+			return g, nil
+		}
+	}
+	if g := c.others[id]; g != nil && g.CustomerID == c.id {
+		return g, nil
+	}
+	return nil, credit.Errorf(credit.GrantNotFound, "The customer has no grant %s.", id)
+}
+
+// settle brings the open grants back into order after an operation, and takes those out that are no longer open.
+func (c *customer) settle() {
+	if c.owned {
+		c.grants = slices.DeleteFunc(c.grants, func(g *credit.Grant) bool { return g.Status != credit.StatusOpen })
+	}
+	if c.unsorted {
+		slices.SortFunc(c.grants, credit.CompareDrawOrder)
+		c.unsorted = false
+	}
+}
+
+// decision is one operation being judged. Its effects join the batch's changes when it is accepted.
+type decision struct {
+	c         *customer
+	book      *rating.Book
+	job       *job
+	ver       int64 // the operation's version if it is accepted
+	changes   *db.Changes
+	kind      string
+	amount    credit.Amount
+	unit      string
+	serviceAt time.Time
+	member    credit.MemberID
+	dims      credit.Dimensions
+	moved     int16
+}
+
+// receipt makes an operation's answer once everything about it is known.
+type receipt func(b []byte) ([]byte, error)
+
+// move records a movement of an edited grant; the caller has already moved the counters.
+func (d *decision) move(g *credit.Grant, debit, credited string, amount credit.Amount) {
+	d.changes.Movements = append(d.changes.Movements, db.MovementRow{
+		Grant: g.ID, Ver: d.ver, N: d.moved, Debit: debit, Credit: credited, Amount: amount, After: g.Available,
+	})
+	d.moved++
+}
+
+// tell records what the outside must hear about a grant.
+func (d *decision) tell(g credit.GrantID, change string) {
+	d.changes.Outbox = append(d.changes.Outbox, db.OutboxRow{Topic: "grant.signal", Subject: g.String(), Payload: `{"change":"` + change + `"}`})
+}
+
+func (d *decision) scale(unit string) int {
+	u, _ := d.job.svc.Unit(unit)
+	return u.Scale
+}
+
+// decide judges a consumption: section "Drawing down" of the semantics.
+func (o *Consume) decide(d *decision) (receipt, error) {
+	c := d.c
+	serviceAt := c.at
+	if !o.At.IsZero() {
+		serviceAt = o.At.UTC().Truncate(time.Microsecond)
+	}
+	switch {
+	case serviceAt.Before(c.at.Add(-MaxAge)):
+		return nil, credit.Errorf(credit.TooOld, "The usage is older than %d days.", MaxAge/(24*time.Hour))
+	case serviceAt.After(c.at.Add(MaxAhead)):
+		return nil, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
+	}
+	need := credit.Need{At: c.at, Unit: o.Unit, Member: o.Member, Dims: o.Dims}
+	var priced []rating.Priced
+	if o.Amount > 0 {
+		need.Cost = func(int) (credit.Amount, error) { return o.Amount, nil }
+	} else {
+		unit, err := d.book.Unit(c.card)
+		if err != nil {
+			return nil, err
+		}
+		usage := o.request()
+		usage.At = serviceAt
+		need.Unit = unit.Code
+		need.Cost = func(version int) (credit.Amount, error) {
+			p, err := d.book.Price(c.card, version, usage)
+			if err == nil {
+				priced = append(priced, p)
+			}
+			return p.Total, err
+		}
+	}
+	sel, err := credit.Select(c.grants, need, d.job.draws[:0])
+	if err != nil {
+		return nil, err
+	}
+	scale := d.scale(need.Unit)
+	if sel.Short > 0 && (!o.Partial || sel.Total == 0) {
+		return nil, o.refusal(sel, need.Unit, scale)
+	}
+	for i := range sel.Draws {
+		draw := &sel.Draws[i]
+		g := c.edit(draw.Grant, true)
+		g.Available -= draw.Amount
+		g.Consumed += draw.Amount
+		d.move(g, "available", "consumed", draw.Amount)
+		if g.Available == 0 && g.Held == 0 {
+			g.Status = credit.StatusDepleted
+			d.tell(g.ID, "depleted")
+		}
+		draw.Grant = g
+	}
+	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", sel.Total, need.Unit, serviceAt, o.Member, o.Dims
+	left := available(c.grants, need.Unit, c.at)
+	return func(b []byte) ([]byte, error) {
+		return appendConsumeReceipt(b, d, o, sel, priced, scale, left), nil
+	}, nil
+}
+
+// refusal says why a consumption cannot be paid.
+func (o *Consume) refusal(sel credit.Selection, unit string, scale int) *credit.Error {
+	required := sel.Total + sel.Short
+	e := credit.Errorf(credit.InsufficientCredits, "%s %s are needed and %s are available.", required.Format(scale), unit, sel.Total.Format(scale))
+	if sel.Total == 0 && sel.Elsewhere >= required {
+		e = credit.Errorf(credit.NotEntitled, "%s %s are needed; the customer's %s may not serve this usage (scope, member or freeze).",
+			required.Format(scale), unit, sel.Elsewhere.Format(scale))
+	}
+	return e.With("unit", unit).With("required", required.Format(scale)).With("balance", sel.Total.Format(scale)).With("not_entitled", sel.Elsewhere.Format(scale))
+}
+
+// finish turns an accepted operation into its row, and returns its receipt.
+func (d *decision) finish(r receipt) ([]byte, error) {
+	body, err := r(nil)
+	if err != nil {
+		return nil, err
+	}
+	h := d.job.op.header()
+	if d.serviceAt.IsZero() {
+		d.serviceAt = d.c.at
+	}
+	d.changes.Operations = append(d.changes.Operations, db.OperationRow{
+		Customer: d.c.id, Ver: d.ver, Kind: d.kind, Amount: d.amount, At: d.c.at, ServiceAt: d.serviceAt, Actor: h.Actor,
+		RequestID: h.RequestID, Member: d.member, Key: h.Key, Unit: d.unit, Dims: dimsJSON(d.dims), Receipt: body,
+	})
+	d.c.ver = d.ver
+	d.c.settle()
+	return body, nil
+}
+
+// appendConsumeReceipt writes the JSON of a [ConsumeReceipt] by hand: it is on the path of every consumption. A test holds it
+// against encoding/json.
+func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selection, priced []rating.Priced, scale int, left credit.Amount) []byte {
+	if b == nil {
+		b = make([]byte, 0, 512)
+	}
+	b = append(b, `{"operation":"`...)
+	b = d.c.id.Append(b)
+	b = append(b, '/')
+	b = strconv.AppendInt(b, d.ver, 10)
+	b = append(b, `","customer_id":"`...)
+	b = d.c.id.Append(b)
+	b = append(b, '"')
+	if !o.Member.IsZero() {
+		b = append(b, `,"member_id":"`...)
+		b = append(o.Member.Append(b), '"')
+	}
+	b = append(b, `,"ver":`...)
+	b = strconv.AppendInt(b, d.ver, 10)
+	b = append(b, `,"unit":"`...)
+	b = append(b, d.unit...) // a unit's code needs no escaping
+	b = append(b, `","amount":"`...)
+	b = append(sel.Total.Append(b, scale), '"')
+	if sel.Short > 0 {
+		b = append(b, `,"partial":true,"shortfall":"`...)
+		b = append(sel.Short.Append(b, scale), '"')
+	}
+	b = append(b, `,"service_at":`...)
+	b = appendInstant(b, d.serviceAt)
+	b = append(b, `,"recorded_at":`...)
+	b = appendInstant(b, d.c.at)
+	if o.Reason != "" {
+		b = append(b, `,"reason":`...)
+		b = appendJSONString(b, o.Reason)
+	}
+	if len(o.Dims) > 0 {
+		b = append(b, `,"dimensions":`...)
+		b = appendDims(b, o.Dims)
+	}
+	if len(priced) > 0 {
+		b = append(b, `,"pricing":[`...)
+		for i := range priced {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendPricing(b, &priced[i], scale)
+		}
+		b = append(b, ']')
+	}
+	b = append(b, `,"draws":[`...)
+	for i, draw := range sel.Draws {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"grant_id":"`...)
+		b = draw.Grant.ID.Append(b)
+		b = append(b, `","wallet_id":"`...)
+		b = draw.Grant.Wallet.ID.Append(b)
+		b = append(b, `","type":"`...)
+		b = append(b, draw.Grant.Type...)
+		b = append(b, `","amount":"`...)
+		b = draw.Amount.Append(b, scale)
+		b = append(b, `","left":"`...)
+		b = draw.Grant.Available.Append(b, scale)
+		b = append(b, `"}`...)
+	}
+	b = append(b, `],"draw_order":`...)
+	b = strconv.AppendInt(b, credit.DrawOrderVersion, 10)
+	b = append(b, `,"available":"`...)
+	b = left.Append(b, scale)
+	return append(b, `"}`...)
+}
+
+func appendPricing(b []byte, p *rating.Priced, scale int) []byte {
+	b = append(b, `{"rate_card_id":"`...)
+	b = p.CardID.Append(b)
+	b = append(b, `","rate_card":"`...)
+	b = append(b, p.CardCode...)
+	b = append(b, `","version":`...)
+	b = strconv.AppendInt(b, int64(p.Version), 10)
+	b = append(b, `,"total":"`...)
+	b = p.Total.Append(b, scale)
+	b = append(b, `","lines":[`...)
+	for i := range p.Lines {
+		l := &p.Lines[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"rate_id":`...)
+		b = appendJSONString(b, l.RateID)
+		b = append(b, `,"meter":`...)
+		b = appendJSONString(b, l.Meter)
+		if len(l.Dims) > 0 {
+			b = append(b, `,"dimensions":`...)
+			b = appendDims(b, l.Dims)
+		}
+		b = append(b, `,"quantity":"`...)
+		b = append(b, l.Quantity.String()...)
+		b = append(b, `","price":"`...)
+		b = append(b, l.Price.String()...)
+		b = append(b, `","per":"`...)
+		b = append(b, l.Per.String()...)
+		b = append(b, `","cost":"`...)
+		b = append(b, l.Cost.String()...)
+		b = append(b, `"}`...)
+	}
+	return append(b, `]}`...)
+}

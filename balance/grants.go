@@ -1,0 +1,387 @@
+package balance
+
+import (
+	"maps"
+	"time"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
+)
+
+func (o *CreateWallet) decide(d *decision) (receipt, error) {
+	w := o.Wallet
+	for _, have := range d.c.wallets {
+		if have.Name == w.Name {
+			return nil, credit.Errorf(credit.AlreadyExists, "The customer has a wallet named %q.", w.Name)
+		}
+	}
+	d.c.wallets = maps.Clone(d.c.wallets)
+	if d.c.wallets == nil {
+		d.c.wallets = make(map[credit.WalletID]*credit.Wallet)
+	}
+	d.c.wallets[w.ID] = &w
+	d.changes.NewWallets = append(d.changes.NewWallets, db.NewWallet{Customer: d.c.id, Wallet: &w, At: d.c.at})
+	doc := describeWallet(&w, d.c.id)
+	d.kind = "configure"
+	if w.SoftCap {
+		g := &credit.Grant{
+			ID: credit.DerivedID[credit.GrantID]("wallet/" + w.ID.String() + "/overage"), CustomerID: d.c.id, Wallet: &w, Type: credit.Overage,
+			Status: credit.StatusOpen, EffectiveAt: d.c.at, CreatedAt: d.c.at, IssuedAt: d.c.at, RatePolicy: credit.Floating,
+			Price: credit.Money{Minor: o.OveragePrice, Currency: d.c.base.currency}, Basis: o.OveragePrice, Amount: o.OverageLimit,
+			Granted: o.OverageLimit, Available: o.OverageLimit, Priority: 100,
+		}
+		d.changes.NewGrants = append(d.changes.NewGrants, db.NewGrant{Grant: d.c.add(g)})
+		d.kind, d.amount, d.unit = "issue", g.Amount, w.Unit
+		d.move(g, "issued", "available", g.Amount)
+		doc.OverageID = &g.ID
+	}
+	return jsonReceipt(doc), nil
+}
+
+func (o *UpdateWallet) decide(d *decision) (receipt, error) {
+	old := d.c.wallets[o.Wallet]
+	if old == nil {
+		return nil, credit.Errorf(credit.WalletNotFound, "The customer has no wallet %s.", o.Wallet)
+	}
+	w := *old
+	if o.Priority != nil {
+		w.Priority = *o.Priority
+	}
+	if o.Scope != nil {
+		w.Scope = *o.Scope
+	}
+	d.c.wallets = maps.Clone(d.c.wallets)
+	d.c.wallets[w.ID] = &w
+	d.c.ownGrants()
+	for i, g := range d.c.grants {
+		if g.Wallet == old {
+			mine := *g
+			mine.Wallet = &w
+			d.c.grants[i] = &mine
+			if t := d.c.touched[g.ID]; t != nil {
+				t.now = &mine
+			}
+		}
+	}
+	d.c.unsorted = true
+	d.changes.Wallets = append(d.changes.Wallets, &w)
+	d.kind = "configure"
+	return jsonReceipt(describeWallet(&w, d.c.id)), nil
+}
+
+func describeWallet(w *credit.Wallet, c credit.CustomerID) *WalletDocument {
+	doc := &WalletDocument{ID: w.ID, CustomerID: c, Unit: w.Unit, Name: w.Name, Priority: w.Priority, Scope: scopeOrEmpty(w.Scope), Cap: "hard"}
+	if w.SoftCap {
+		doc.Cap = "soft"
+	}
+	return doc
+}
+
+func (o *UpdateCustomer) decide(d *decision) (receipt, error) {
+	if !o.RateCard.IsZero() {
+		if _, err := d.book.Unit(o.RateCard); err != nil {
+			return nil, err
+		}
+	}
+	d.c.card = o.RateCard
+	d.changes.Cards = append(d.changes.Cards, db.CustomerCard{Customer: d.c.id, Card: o.RateCard})
+	d.kind = "configure"
+	return jsonReceipt(map[string]any{"customer_id": d.c.id, "rate_card_id": o.RateCard, "ver": d.ver}), nil
+}
+
+func (o *CreateGrant) decide(d *decision) (receipt, error) {
+	g := o.Grant
+	if g.Wallet = d.c.wallets[o.Grant.Wallet.ID]; g.Wallet == nil {
+		return nil, credit.Errorf(credit.WalletNotFound, "The customer has no wallet %s.", o.Grant.Wallet.ID)
+	}
+	g.CustomerID, g.CreatedAt = d.c.id, d.c.at
+	if g.EffectiveAt.IsZero() {
+		g.EffectiveAt = d.c.at
+	}
+	g.EffectiveAt, g.ExpiresAt = g.EffectiveAt.UTC().Truncate(time.Microsecond), g.ExpiresAt.UTC().Truncate(time.Microsecond)
+	if !g.ExpiresAt.IsZero() && (!g.ExpiresAt.After(g.EffectiveAt) || g.PastExpiry(d.c.at)) {
+		return nil, credit.Invalid("/expires_at", "The grant would be over before it begins.")
+	}
+	if err := priceGrant(&g, d.c.base.currency); err != nil {
+		return nil, err
+	}
+	if g.RatePolicy == credit.Locked {
+		version, err := d.book.VersionAt(d.c.card, d.c.at)
+		if err != nil {
+			return nil, err
+		}
+		g.RateVersion = version
+	}
+	g.Status, d.kind = credit.StatusPending, "create"
+	if !o.Pending {
+		d.issue(&g)
+	}
+	d.changes.NewGrants = append(d.changes.NewGrants, db.NewGrant{Grant: d.c.add(&g), Metadata: o.Metadata})
+	d.changes.Outbox = append(d.changes.Outbox, db.OutboxRow{
+		Topic: "grant.start", Subject: g.ID.String(), Payload: `{"customer_id":"` + d.c.id.String() + `"}`,
+	})
+	doc := d.describe(&g)
+	doc.Metadata = o.Metadata
+	return jsonReceipt(doc), nil
+}
+
+// priceGrant fills in what the price is in the entity's currency.
+func priceGrant(g *credit.Grant, currency string) error {
+	switch {
+	case g.Price.Currency == "":
+		g.Basis, g.TaxBasis = 0, 0
+		return nil
+	case g.Price.Currency == currency:
+		if !g.FXRate.IsZero() {
+			return credit.Invalid("/price/fx_rate", "The price is in %s, the currency of the customer's entity: there is no rate to convert at.", currency)
+		}
+		g.Basis, g.TaxBasis = g.Price.Minor, g.Tax
+		return nil
+	case g.FXRate.IsZero():
+		return credit.Invalid("/price/fx_rate", "The price is in %s and the books are in %s: the rate is needed.", g.Price.Currency, currency)
+	}
+	net, err := g.Price.Convert(currency, g.FXRate)
+	if err != nil {
+		return err
+	}
+	tax, err := credit.Money{Minor: g.Tax, Currency: g.Price.Currency}.Convert(currency, g.FXRate)
+	if err != nil {
+		return err
+	}
+	g.Basis, g.TaxBasis = net.Minor, tax.Minor
+	return nil
+}
+
+// issue makes a grant's credits available.
+func (d *decision) issue(g *credit.Grant) {
+	g.Status, g.IssuedAt, g.Granted, g.Available = credit.StatusOpen, d.c.at, g.Amount, g.Amount
+	d.kind, d.amount, d.unit = "issue", g.Amount, g.Wallet.Unit
+	d.move(g, "issued", "available", g.Amount)
+}
+
+func (d *decision) describe(g *credit.Grant) *GrantDocument {
+	doc := DescribeGrant(g, d.scale(g.Wallet.Unit), d.c.base.currency, d.c.at)
+	doc.Ver = d.ver
+	return &doc
+}
+
+// editable finds a grant and makes it this batch's own.
+func (d *decision) editable(id credit.GrantID) (*credit.Grant, error) {
+	g, err := d.c.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return d.c.edit(g, false), nil
+}
+
+func (o *IssueGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if g.Status != credit.StatusPending {
+		return nil, stateRefusal(g, d.c.at, "issued")
+	}
+	if g.PastExpiry(d.c.at) {
+		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s, before its payment came.", Instant(g.ExpiresAt))
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	if o.PaymentRef != "" {
+		g.PaymentRef = o.PaymentRef
+	}
+	g.Wallet = d.c.wallets[g.Wallet.ID] // which may have changed since the grant was loaded
+	d.issue(g)
+	d.c.ownGrants()
+	d.c.grants, d.c.unsorted = append(d.c.grants, g), true
+	d.tell(g.ID, "issued")
+	return jsonReceipt(d.describe(g)), nil
+}
+
+func (o *Expire) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case g.Status != credit.StatusOpen || g.Frozen:
+		return nil, stateRefusal(g, d.c.at, "expired")
+	case !g.PastExpiry(d.c.at):
+		return nil, credit.Errorf(credit.GrantNotExpired, "The grant does not expire before %s.", expiryText(g))
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	d.expire(g)
+	return jsonReceipt(d.describe(g)), nil
+}
+
+// expire books what is left of a grant as expired. What is held stays with its holds.
+func (d *decision) expire(g *credit.Grant) {
+	left := g.Available
+	g.Available, g.Expired = 0, g.Expired+left
+	if left > 0 {
+		d.move(g, "available", "expired", left)
+	}
+	if g.Held == 0 {
+		g.Status = credit.StatusExpired
+	}
+	d.kind, d.amount, d.unit, d.serviceAt = "expire", left, g.Wallet.Unit, g.ExpiresAt
+	d.tell(g.ID, "expired")
+}
+
+func (o *RefundGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	units := o.Units
+	if units == 0 {
+		units = g.Available
+	}
+	scale := d.scale(g.Wallet.Unit)
+	switch {
+	case g.Type == credit.Overage || g.Status == credit.StatusPending:
+		return nil, stateRefusal(g, d.c.at, "refunded")
+	case g.PastExpiry(d.c.at):
+		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s.", Instant(g.ExpiresAt))
+	case units == 0 || units > g.Available:
+		return nil, credit.Errorf(credit.NotRefundable, "%s can be refunded, %s was asked for.", g.Available.Format(scale), o.Units.Format(scale)).
+			With("refundable", g.Available.Format(scale))
+	}
+	owed, err := Owed(g, units, o.FXRate, d.c.base.currency)
+	if err != nil {
+		return nil, err
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	g.Available -= units
+	g.Refunded += units
+	d.move(g, "available", "refunded", units)
+	if g.Available == 0 && g.Held == 0 {
+		g.Status = credit.StatusRefunded
+	}
+	d.kind, d.amount, d.unit = "refund", units, g.Wallet.Unit
+	status := d.owe(g, o.Refund, units, owed, o.Reason)
+	d.tell(g.ID, "refunded")
+	at := Instant(d.c.at)
+	doc := RefundDocument{
+		ID: &o.Refund, CustomerID: d.c.id, GrantID: g.ID, Units: units.Format(scale), Refundable: g.Available.Format(scale), Money: owed.Document(),
+		Reason: o.Reason, Status: status, CreatedAt: &at, Ver: d.ver,
+	}
+	return jsonReceipt(doc), nil
+}
+
+// owe records what is to be paid back for units taken away, and has the settlement started.
+func (d *decision) owe(g *credit.Grant, id credit.RefundID, units credit.Amount, owed Owing, reason string) string {
+	status := "awaiting_settlement"
+	if owed.Money.Minor+owed.Tax == 0 {
+		status = "nothing_to_pay"
+	}
+	d.changes.Refunds = append(d.changes.Refunds, db.RefundRow{
+		ID: id, Customer: d.c.id, Grant: g.ID, Ver: d.ver, Units: units, Money: owed.Money.Minor, Tax: owed.Tax, Currency: owed.Money.Currency,
+		Basis: owed.Basis, TaxBasis: owed.TaxBasis, Reason: reason, Status: status, At: d.c.at,
+	})
+	d.changes.Outbox = append(d.changes.Outbox, db.OutboxRow{
+		Topic: "refund.start", Subject: id.String(), Payload: `{"customer_id":"` + d.c.id.String() + `"}`,
+	})
+	return status
+}
+
+func (o *VoidGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if g.Status != credit.StatusPending && g.Status != credit.StatusOpen || g.Held > 0 || g.PastExpiry(d.c.at) && g.Status == credit.StatusOpen && !g.Frozen {
+		return nil, stateRefusal(g, d.c.at, "voided")
+	}
+	left := g.Available
+	owed, err := Owed(g, left, g.FXRate, d.c.base.currency)
+	if err != nil {
+		return nil, err
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	d.kind, d.amount, d.unit = "void", left, g.Wallet.Unit
+	g.Status, g.Frozen, g.Available, g.Voided = credit.StatusVoided, false, 0, g.Voided+left
+	if left > 0 {
+		d.move(g, "available", "voided", left)
+	}
+	if owed.Money.Minor+owed.Tax > 0 && g.Type != credit.Overage {
+		d.owe(g, credit.DerivedID[credit.RefundID]("grant/"+g.ID.String()+"/void"), left, owed, o.Reason)
+	}
+	d.tell(g.ID, "voided")
+	return jsonReceipt(d.describe(g)), nil
+}
+
+func (o *ExtendGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	until := o.ExpiresAt.UTC().Truncate(time.Microsecond)
+	switch {
+	case g.Status != credit.StatusOpen && g.Status != credit.StatusPending:
+		return nil, stateRefusal(g, d.c.at, "extended")
+	case g.PastExpiry(d.c.at):
+		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s; more time is a new grant.", Instant(g.ExpiresAt))
+	case g.ExpiresAt.IsZero() || !until.IsZero() && !until.After(g.ExpiresAt):
+		return nil, credit.Invalid("/expires_at", "The grant already lives until %s.", expiryText(g))
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	g.ExpiresAt, d.c.unsorted, d.kind = until, true, "extend"
+	d.tell(g.ID, "extended")
+	return jsonReceipt(d.describe(g)), nil
+}
+
+func (o *FreezeGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if g.Status != credit.StatusOpen || g.Frozen != o.Thaw || !o.Thaw && g.PastExpiry(d.c.at) {
+		verb := "frozen"
+		if o.Thaw {
+			verb = "unfrozen"
+		}
+		return nil, stateRefusal(g, d.c.at, verb)
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	g.Frozen = !o.Thaw
+	switch {
+	case g.Frozen:
+		d.kind = "freeze"
+		d.tell(g.ID, "frozen")
+	case g.PastExpiry(d.c.at):
+		d.expire(g) // it could not expire while it was frozen
+		d.serviceAt = d.c.at
+	default:
+		d.kind = "unfreeze"
+		d.tell(g.ID, "unfrozen")
+	}
+	return jsonReceipt(d.describe(g)), nil
+}
+
+func stateRefusal(g *credit.Grant, t time.Time, verb string) *credit.Error {
+	return credit.Errorf(credit.GrantState, "A grant that is %s cannot be %s.", g.State(t), verb).With("state", string(g.State(t)))
+}
+
+func expiryText(g *credit.Grant) string {
+	if g.ExpiresAt.IsZero() {
+		return "ever"
+	}
+	return Instant(g.ExpiresAt).String()
+}
+
+func (*ReadBalance) decide(d *decision) (receipt, error) {
+	doc := BalanceDocument{CustomerID: d.c.id, Ver: d.c.ver, Consistent: true, Units: unitBalances(d.c.grants, d.c.wallets, d.c.at, d.scale)}
+	return jsonReceipt(doc), nil
+}

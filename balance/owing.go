@@ -1,0 +1,88 @@
+package balance
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallystick/tallystick/credit"
+)
+
+// Owing is what is paid back for credits taken away unused.
+type Owing struct {
+	Money credit.Money // net of tax, in the price's currency; zero Currency: nothing was paid
+	Tax   int64        // minor units of Money.Currency
+	// Basis and TaxBasis are Money and Tax in the entity's currency at the rate of the refund, minor units.
+	Basis, TaxBasis int64
+}
+
+// Owed computes what units of a grant's available credits cost: the part of its price that lies between what has left the grant so far
+// and what will have left it then, so that all parts of a price sum to the price. rate converts a price in another currency
+// than the entity's; zero is the purchase's rate.
+func Owed(g *credit.Grant, units credit.Amount, rate decimal.Decimal, currency string) (Owing, error) {
+	if g.Price.Currency == "" || g.Granted == 0 || g.Type == credit.Overage {
+		return Owing{}, nil
+	}
+	gone := g.Granted - g.Available - g.Held
+	part := func(price int64) int64 {
+		return credit.MulDiv(price, int64(gone+units), int64(g.Granted)) - credit.MulDiv(price, int64(gone), int64(g.Granted))
+	}
+	o := Owing{Money: credit.Money{Minor: part(g.Price.Minor), Currency: g.Price.Currency}, Tax: part(g.Tax)}
+	if g.Price.Currency == currency {
+		o.Basis, o.TaxBasis = o.Money.Minor, o.Tax
+		return o, nil
+	}
+	if rate.IsZero() || rate.Equal(g.FXRate) {
+		o.Basis, o.TaxBasis = part(g.Basis), part(g.TaxBasis)
+		return o, nil
+	}
+	net, err := o.Money.Convert(currency, rate)
+	if err != nil {
+		return Owing{}, err
+	}
+	tax, err := credit.Money{Minor: o.Tax, Currency: o.Money.Currency}.Convert(currency, rate)
+	if err != nil {
+		return Owing{}, err
+	}
+	o.Basis, o.TaxBasis = net.Minor, tax.Minor
+	return o, nil
+}
+
+// Document describes what is owed; nil when nothing was paid for the grant.
+func (o Owing) Document() *PriceDocument {
+	if o.Money.Currency == "" {
+		return nil
+	}
+	return describePrice(o.Money, o.Tax)
+}
+
+// unitBalances sums open grants by unit and wallet. Every wallet appears, in order of priority and id.
+func unitBalances(grants []*credit.Grant, wallets map[credit.WalletID]*credit.Wallet, t time.Time, scale func(unit string) int) []UnitBalance {
+	sums := make(map[credit.WalletID]credit.Amount, len(wallets))
+	for _, g := range grants {
+		if countsAsAvailable(g, t) {
+			sums[g.Wallet.ID] += g.Available
+		}
+	}
+	ordered := make([]*credit.Wallet, 0, len(wallets))
+	for _, w := range wallets {
+		ordered = append(ordered, w)
+	}
+	slices.SortFunc(ordered, func(a, b *credit.Wallet) int {
+		return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Priority, b.Priority), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	units := []UnitBalance{}
+	var total credit.Amount
+	for i, w := range ordered {
+		if i == 0 || w.Unit != ordered[i-1].Unit {
+			units, total = append(units, UnitBalance{Unit: w.Unit}), 0
+		}
+		u := &units[len(units)-1]
+		total += sums[w.ID]
+		u.Available = total.Format(scale(w.Unit))
+		u.Wallets = append(u.Wallets, WalletBalance{WalletID: w.ID, Available: sums[w.ID].Format(scale(w.Unit))})
+	}
+	return units
+}

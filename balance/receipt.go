@@ -1,0 +1,230 @@
+package balance
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/tallystick/tallystick/credit"
+)
+
+// The documents below are what operations answer and what is kept as their receipts, so their JSON is part of the ledger: fields are
+// added, never renamed or dropped. Credits and money are decimal strings, instants RFC 3339 in UTC with microseconds.
+
+// ConsumeReceipt answers a consumption.
+type ConsumeReceipt struct {
+	Operation  string            `json:"operation"` // "<customer id>/<ver>"
+	CustomerID credit.CustomerID `json:"customer_id"`
+	MemberID   *credit.MemberID  `json:"member_id,omitempty"`
+	Ver        int64             `json:"ver"`
+	Unit       string            `json:"unit"`
+	Amount     string            `json:"amount"` // credits taken
+	Partial    bool              `json:"partial,omitempty"`
+	Shortfall  string            `json:"shortfall,omitempty"` // credits wanting, when partial
+	ServiceAt  Instant           `json:"service_at"`
+	RecordedAt Instant           `json:"recorded_at"`
+	Reason     string            `json:"reason,omitempty"`
+	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
+	Pricing    []PricingDocument `json:"pricing,omitempty"` // one per rate version used; none for an explicit amount
+	Draws      []DrawDocument    `json:"draws"`
+	DrawOrder  int               `json:"draw_order"` // version of the draw-down order
+	Available  string            `json:"available"`  // left to this customer in this unit, all wallets
+}
+
+// PricingDocument is how a usage was priced under one version of a rate card.
+type PricingDocument struct {
+	RateCardID credit.RateCardID `json:"rate_card_id"`
+	RateCard   string            `json:"rate_card"`
+	Version    int               `json:"version"`
+	Total      string            `json:"total"` // credits for the whole usage under this version
+	Lines      []LineDocument    `json:"lines"`
+}
+
+// LineDocument is one priced quantity.
+type LineDocument struct {
+	RateID     string            `json:"rate_id"`
+	Meter      string            `json:"meter"`
+	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
+	Quantity   string            `json:"quantity"`
+	Price      string            `json:"price"`
+	Per        string            `json:"per"`
+	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded
+}
+
+// DrawDocument is one grant's share.
+type DrawDocument struct {
+	GrantID  credit.GrantID   `json:"grant_id"`
+	WalletID credit.WalletID  `json:"wallet_id"`
+	Type     credit.GrantType `json:"type"`
+	Amount   string           `json:"amount"`
+	Left     string           `json:"left"` // available in the grant afterwards
+}
+
+// WalletDocument describes a wallet.
+type WalletDocument struct {
+	ID         credit.WalletID   `json:"id"`
+	CustomerID credit.CustomerID `json:"customer_id"`
+	Unit       string            `json:"unit"`
+	Name       string            `json:"name"`
+	Priority   int               `json:"priority"`
+	Scope      credit.Scope      `json:"scope"`
+	Cap        string            `json:"cap"` // "hard" or "soft"
+	OverageID  *credit.GrantID   `json:"overage_grant_id,omitempty"`
+	Available  string            `json:"available,omitempty"`
+}
+
+// GrantDocument describes a grant. State is as of the document's making.
+type GrantDocument struct {
+	ID          credit.GrantID    `json:"id"`
+	CustomerID  credit.CustomerID `json:"customer_id"`
+	WalletID    credit.WalletID   `json:"wallet_id"`
+	Unit        string            `json:"unit"`
+	Type        credit.GrantType  `json:"type"`
+	State       credit.State      `json:"state"`
+	Priority    int               `json:"priority"`
+	Scope       credit.Scope      `json:"scope"`
+	MemberID    *credit.MemberID  `json:"member_id,omitempty"`
+	EffectiveAt Instant           `json:"effective_at"`
+	ExpiresAt   *Instant          `json:"expires_at"`
+	Price       *PriceDocument    `json:"price,omitempty"`
+	CostBasis   *MoneyDocument    `json:"cost_basis,omitempty"` // in the entity's currency
+	RatePolicy  credit.RatePolicy `json:"rate_policy"`
+	RateVersion int               `json:"rate_version,omitempty"`
+	PaymentRef  string            `json:"payment_ref,omitempty"`
+	Amount      string            `json:"amount"`
+	Balance     GrantBalance      `json:"balance"`
+	CreatedAt   Instant           `json:"created_at"`
+	IssuedAt    *Instant          `json:"issued_at"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	Ver         int64             `json:"ver,omitempty"` // in the answer to an operation
+}
+
+// GrantBalance is where the granted credits are.
+type GrantBalance struct {
+	Granted     string `json:"granted"`
+	Available   string `json:"available"`
+	Held        string `json:"held"`
+	Consumed    string `json:"consumed"`
+	Expired     string `json:"expired"`
+	Refunded    string `json:"refunded"`
+	Voided      string `json:"voided"`
+	Transferred string `json:"transferred"`
+}
+
+// MoneyDocument is an amount of money in major units.
+type MoneyDocument struct {
+	Amount   string `json:"amount"`
+	Currency string `json:"currency"`
+}
+
+// PriceDocument is what was paid for a grant.
+type PriceDocument struct {
+	Amount   string `json:"amount"` // net of tax
+	Tax      string `json:"tax"`
+	Currency string `json:"currency"`
+	FXRate   string `json:"fx_rate,omitempty"`
+}
+
+// RefundDocument describes a refund or, with a zero ID, the preview of one.
+type RefundDocument struct {
+	ID         *credit.RefundID  `json:"id,omitempty"`
+	CustomerID credit.CustomerID `json:"customer_id"`
+	GrantID    credit.GrantID    `json:"grant_id"`
+	Units      string            `json:"units"`      // credits taken back
+	Refundable string            `json:"refundable"` // credits that can still be refunded afterwards
+	Money      *PriceDocument    `json:"money"`      // to be paid back; null when nothing was paid
+	Reason     string            `json:"reason,omitempty"`
+	Status     string            `json:"status,omitempty"` // awaiting_settlement, settled, nothing_to_pay
+	CreatedAt  *Instant          `json:"created_at,omitempty"`
+	SettledAt  *Instant          `json:"settled_at,omitempty"`
+	Settlement string            `json:"settlement_ref,omitempty"`
+	Ver        int64             `json:"ver,omitempty"`
+}
+
+// BalanceDocument is what a customer has. An advisory one comes from the cache and says how old it is.
+type BalanceDocument struct {
+	CustomerID credit.CustomerID `json:"customer_id"`
+	Ver        int64             `json:"ver"`
+	Consistent bool              `json:"consistent"` // read in order with all operations; otherwise a copy, AgeMS old
+	AgeMS      int64             `json:"age_ms"`
+	Units      []UnitBalance     `json:"units"`
+}
+
+// UnitBalance is a customer's balance in one unit, overage not counted.
+type UnitBalance struct {
+	Unit      string          `json:"unit"`
+	Available string          `json:"available"`
+	Wallets   []WalletBalance `json:"wallets"`
+}
+
+// WalletBalance is one wallet's share.
+type WalletBalance struct {
+	WalletID  credit.WalletID `json:"wallet_id"`
+	Available string          `json:"available"`
+}
+
+// Instant is a time on the wire: RFC 3339, UTC, microseconds.
+type Instant time.Time
+
+const instantLayout = "2006-01-02T15:04:05.000000Z"
+
+func (i Instant) String() string { return time.Time(i).UTC().Format(instantLayout) }
+
+// MarshalJSON writes the instant as a JSON string.
+func (i Instant) MarshalJSON() ([]byte, error) {
+	return time.Time(i).UTC().AppendFormat(make([]byte, 0, 32), `"`+instantLayout+`"`), nil
+}
+
+// UnmarshalJSON reads any RFC 3339 instant.
+func (i *Instant) UnmarshalJSON(b []byte) error {
+	var t time.Time
+	if err := json.Unmarshal(b, &t); err != nil {
+		return err
+	}
+	*i = Instant(t.UTC())
+	return nil
+}
+
+func instantOrNil(t time.Time) *Instant {
+	if t.IsZero() {
+		return nil
+	}
+	i := Instant(t)
+	return &i
+}
+
+// DescribeGrant makes the document of a grant as it stands at t. scale is its unit's, currency its entity's.
+func DescribeGrant(g *credit.Grant, scale int, currency string, t time.Time) GrantDocument {
+	d := GrantDocument{
+		ID: g.ID, CustomerID: g.CustomerID, WalletID: g.Wallet.ID, Unit: g.Wallet.Unit, Type: g.Type, State: g.State(t),
+		Priority: g.Priority, Scope: scopeOrEmpty(g.Scope), EffectiveAt: Instant(g.EffectiveAt), ExpiresAt: instantOrNil(g.ExpiresAt),
+		RatePolicy: g.RatePolicy, RateVersion: g.RateVersion, PaymentRef: g.PaymentRef, Amount: g.Amount.Format(scale),
+		Balance: GrantBalance{
+			Granted: g.Granted.Format(scale), Available: g.Available.Format(scale), Held: g.Held.Format(scale),
+			Consumed: g.Consumed.Format(scale), Expired: g.Expired.Format(scale), Refunded: g.Refunded.Format(scale),
+			Voided: g.Voided.Format(scale), Transferred: g.Transferred.Format(scale),
+		},
+		CreatedAt: Instant(g.CreatedAt), IssuedAt: instantOrNil(g.IssuedAt),
+	}
+	if !g.MemberID.IsZero() {
+		d.MemberID = &g.MemberID
+	}
+	if g.Price.Currency != "" {
+		d.Price = describePrice(g.Price, g.Tax)
+		if !g.FXRate.IsZero() {
+			d.Price.FXRate = g.FXRate.String()
+		}
+		d.CostBasis = &MoneyDocument{Amount: credit.Money{Minor: g.Basis, Currency: currency}.String(), Currency: currency}
+	}
+	return d
+}
+
+func describePrice(net credit.Money, tax int64) *PriceDocument {
+	return &PriceDocument{Amount: net.String(), Tax: credit.Money{Minor: tax, Currency: net.Currency}.String(), Currency: net.Currency}
+}
+
+func scopeOrEmpty(s credit.Scope) credit.Scope {
+	if s == nil {
+		return credit.Scope{}
+	}
+	return s
+}

@@ -1,0 +1,66 @@
+package balance
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
+)
+
+// snapshot is a customer's committed state at one version of one epoch. It is never changed once made, its grants neither.
+type snapshot struct {
+	epoch    string
+	ver      int64
+	at       time.Time // of the newest operation
+	currency string
+	card     credit.RateCardID
+	wallets  map[credit.WalletID]*credit.Wallet
+	grants   []*credit.Grant // open, in draw-down order
+}
+
+func newSnapshot(epoch string, h db.Head, s *db.CustomerState) *snapshot {
+	slices.SortFunc(s.Grants, credit.CompareDrawOrder)
+	return &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, currency: s.Currency, card: s.RateCard, wallets: s.Wallets, grants: s.Grants}
+}
+
+// available sums what a customer has in a unit, overage and what has expired by t not counted.
+func available(grants []*credit.Grant, unit string, t time.Time) credit.Amount {
+	var sum credit.Amount
+	for _, g := range grants {
+		if g.Wallet.Unit == unit && countsAsAvailable(g, t) {
+			sum += g.Available
+		}
+	}
+	return sum
+}
+
+// countsAsAvailable tells whether a grant's credits are part of a balance at t: effective, not over, not frozen, and credits
+// rather than permission to overdraw.
+func countsAsAvailable(g *credit.Grant, t time.Time) bool {
+	return g.Status == credit.StatusOpen && !g.Frozen && g.Type != credit.Overage && !t.Before(g.EffectiveAt) && !g.PastExpiry(t)
+}
+
+// snapshots remembers a lane's customers. It belongs to one goroutine.
+type snapshots struct {
+	byCustomer map[credit.CustomerID]*snapshot
+	limit      int
+}
+
+func newSnapshots(limit int) *snapshots {
+	return &snapshots{byCustomer: make(map[credit.CustomerID]*snapshot), limit: limit}
+}
+
+func (s *snapshots) get(c credit.CustomerID) *snapshot { return s.byCustomer[c] }
+
+func (s *snapshots) put(c credit.CustomerID, snap *snapshot) {
+	if _, ok := s.byCustomer[c]; !ok && len(s.byCustomer) >= s.limit {
+		for victim := range s.byCustomer { // any one will do: what is missing is read again
+			delete(s.byCustomer, victim)
+			break
+		}
+	}
+	s.byCustomer[c] = snap
+}
+
+func (s *snapshots) drop(c credit.CustomerID) { delete(s.byCustomer, c) }
