@@ -1,0 +1,59 @@
+# Tallystick. "make" prints the targets; "make run" needs nothing but Go and, if servers are to be installed, a package manager.
+
+BIN  := .tallystick/bin
+GO   ?= go
+TOOL := $(GO) tool -modfile=tools/go.mod
+EXEC := $(BIN)/tallystick dev exec --
+
+# What "make test" and "make bench" look at, for example: make test PKG=./balance/... ARGS='-run TestConsume -v'
+PKG  ?= ./...
+ARGS ?=
+
+# How long "make soak" goes on.
+SOAK_SECONDS ?= 1800
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench soak lint generate verify-generated reset build bootstrap
+
+help: ## Print the targets.
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: bootstrap build ## Install what is missing, build, and run everything until Ctrl-C.
+	@exec $(BIN)/tallystick dev
+
+test: bootstrap build ## Run all tests against Postgres, Redis and Temporal servers of their own.
+	$(EXEC) $(GO) test -count=1 -timeout 14m $(ARGS) $(PKG)
+
+bench: bootstrap build ## Run all benchmarks.
+	$(EXEC) $(GO) test -run '^$$' -bench . -benchmem -count=1 -timeout 30m $(ARGS) $(PKG)
+
+soak: bootstrap build ## Run the tests again and again with the race detector, for SOAK_SECONDS.
+	$(EXEC) sh -c 'end=$$(($$(date +%s) + $(SOAK_SECONDS))); while [ $$(date +%s) -lt $$end ]; do $(GO) test -race -count=1 -timeout 30m $(ARGS) $(PKG) || exit 1; done'
+
+lint: ## Check the code: gofmt, vet, staticcheck, workflow determinism.
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) workflowcheck ./...
+
+generate: $(BIN)/sqlc ## Generate code from SQL and from go:generate lines.
+	$(BIN)/sqlc generate
+	$(GO) generate ./...
+
+verify-generated: ## Fail if "make generate" changes a file.
+	@files() { git ls-files --cached --others --exclude-standard | sort | xargs cksum; }; \
+	before=$$(files) && $(MAKE) --no-print-directory generate && after=$$(files) && \
+	if [ "$$before" != "$$after" ]; then echo "generated code was out of date; commit what make generate has changed"; git status --short; exit 1; fi
+
+reset: build ## Delete the data of all three servers.
+	$(BIN)/tallystick dev reset
+
+build: ## Build the program.
+	$(GO) build -o $(BIN)/tallystick .
+
+bootstrap:
+	@sh deploy/bootstrap.sh
+
+$(BIN)/sqlc: tools/go.mod
+	$(GO) build -modfile=tools/go.mod -o $@ github.com/sqlc-dev/sqlc/cmd/sqlc
