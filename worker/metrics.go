@@ -1,0 +1,128 @@
+package worker
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.temporal.io/sdk/client"
+)
+
+type metrics struct {
+	expired, forgotten, restored prometheus.Counter
+	expiryLag                    prometheus.Histogram
+	performed, failures          *prometheus.CounterVec
+	waiting, oldest              *prometheus.GaugeVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	const namespace, subsystem = "tallystick", "worker"
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}
+	}
+	gauge := func(name, help string) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}
+	}
+	m := &metrics{
+		expired:   prometheus.NewCounter(counter("grants_expired_total", "Grants expired by the sweep.")),
+		forgotten: prometheus.NewCounter(counter("keys_forgotten_total", "Idempotency keys deleted for their age.")),
+		restored:  prometheus.NewCounter(counter("workflows_restored_total", "Grants that had lost their workflow and got a new one.")),
+		expiryLag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "expiry_lag_seconds", Help: "From a grant's expiry to when the sweep had booked it.",
+			Buckets: []float64{0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 3600},
+		}),
+		performed: prometheus.NewCounterVec(counter("outbox_performed_total", "Outbox items done."), []string{"topic"}),
+		failures:  prometheus.NewCounterVec(counter("failures_total", "Passes of a loop that failed."), []string{"loop"}),
+		waiting:   prometheus.NewGaugeVec(gauge("outbox_waiting", "Outbox items that wait."), []string{"topic"}),
+		oldest:    prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
+	}
+	if r != nil {
+		r.MustRegister(m.expired, m.forgotten, m.restored, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest)
+	}
+	return m
+}
+
+// temporalMetrics publishes the metrics of Temporal's SDK. The SDK gives one metric different tags at different times; Prometheus wants the
+// same ones always, so every metric has all of temporalTags, empty where the SDK says nothing.
+type temporalMetrics struct {
+	vectors *temporalVectors
+	tags    prometheus.Labels
+}
+
+var temporalTags = []string{"namespace", "task_queue", "workflow_type", "activity_type", "worker_type", "poller_type", "operation", "status_code", "failure_reason", "cause"}
+
+type temporalVectors struct {
+	registry   prometheus.Registerer
+	mu         sync.Mutex
+	counters   map[string]*prometheus.CounterVec
+	gauges     map[string]*prometheus.GaugeVec
+	histograms map[string]*prometheus.HistogramVec
+}
+
+func newTemporalMetrics(r prometheus.Registerer) client.MetricsHandler {
+	tags := make(prometheus.Labels, len(temporalTags))
+	for _, t := range temporalTags {
+		tags[t] = ""
+	}
+	return &temporalMetrics{tags: tags, vectors: &temporalVectors{
+		registry: r, counters: map[string]*prometheus.CounterVec{}, gauges: map[string]*prometheus.GaugeVec{}, histograms: map[string]*prometheus.HistogramVec{},
+	}}
+}
+
+func (h *temporalMetrics) WithTags(tags map[string]string) client.MetricsHandler {
+	all := maps.Clone(h.tags)
+	for name, value := range tags {
+		if _, known := all[name]; known {
+			all[name] = value
+		}
+	}
+	return &temporalMetrics{vectors: h.vectors, tags: all}
+}
+
+func (h *temporalMetrics) Counter(name string) client.MetricsCounter {
+	v := vector(h.vectors, h.vectors.counters, name, func() *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name + "_total", Help: "Counted by Temporal's SDK."}, temporalTags)
+	})
+	c := v.With(h.tags)
+	return counterFunc(func(n int64) { c.Add(float64(n)) })
+}
+
+func (h *temporalMetrics) Gauge(name string) client.MetricsGauge {
+	v := vector(h.vectors, h.vectors.gauges, name, func() *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "Measured by Temporal's SDK."}, temporalTags)
+	})
+	g := v.With(h.tags)
+	return gaugeFunc(g.Set)
+}
+
+func (h *temporalMetrics) Timer(name string) client.MetricsTimer {
+	v := vector(h.vectors, h.vectors.histograms, name, func() *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name + "_seconds", Help: "Timed by Temporal's SDK.",
+			Buckets: []float64{0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600}}, temporalTags)
+	})
+	o := v.With(h.tags)
+	return timerFunc(func(d time.Duration) { o.Observe(d.Seconds()) })
+}
+
+func vector[V prometheus.Collector](t *temporalVectors, known map[string]V, name string, make func() V) V {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := known[name]
+	if !ok {
+		v = make()
+		t.registry.MustRegister(v)
+		known[name] = v
+	}
+	return v
+}
+
+type (
+	counterFunc func(int64)
+	gaugeFunc   func(float64)
+	timerFunc   func(time.Duration)
+)
+
+func (f counterFunc) Inc(n int64)          { f(n) }
+func (f gaugeFunc) Update(v float64)       { f(v) }
+func (f timerFunc) Record(d time.Duration) { f(d) }
