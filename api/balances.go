@@ -1,0 +1,174 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/tallystick/tallystick/balance"
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
+)
+
+// balances is GET /v1/customers/{customer}/balances: from the cache, or with consistency=strong in order with all operations.
+func (s *Server) balances(ctx context.Context, c *call) error {
+	q, err := c.query("consistency")
+	if err != nil {
+		return err
+	}
+	consistency, err := q.oneOf("consistency", "advisory", "strong")
+	if err != nil {
+		return err
+	}
+	customer, err := c.pathCustomer(ctx)
+	if err != nil {
+		return err
+	}
+	if consistency == "strong" {
+		return c.do(ctx, http.StatusOK, &balance.ReadBalance{Header: balance.Header{Customer: customer, Actor: c.caller.no, RequestID: c.id}})
+	}
+	doc, err := s.service.Balance(ctx, customer)
+	if err != nil {
+		return err
+	}
+	buf := buffers.get()
+	defer buffers.put(buf)
+	*buf = appendBalance(*buf, &doc)
+	c.write(http.StatusOK, *buf)
+	return nil
+}
+
+// appendBalance writes a balance as encoding/json would. A test holds the two against each other.
+func appendBalance(b []byte, d *balance.BalanceDocument) []byte {
+	b = append(b, `{"customer_id":"`...)
+	b = d.CustomerID.Append(b)
+	b = append(b, `","ver":`...)
+	b = strconv.AppendInt(b, d.Ver, 10)
+	b = append(b, `,"consistent":`...)
+	b = strconv.AppendBool(b, d.Consistent)
+	b = append(b, `,"age_ms":`...)
+	b = strconv.AppendInt(b, d.AgeMS, 10)
+	b = append(b, `,"units":[`...)
+	for i := range d.Units {
+		u := &d.Units[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"unit":`...)
+		b = appendString(b, u.Unit)
+		b = append(b, `,"available":`...)
+		b = appendString(b, u.Available)
+		b = append(b, `,"wallets":[`...)
+		for k := range u.Wallets {
+			if k > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, `{"wallet_id":"`...)
+			b = u.Wallets[k].WalletID.Append(b)
+			b = append(b, `","available":`...)
+			b = appendString(b, u.Wallets[k].Available)
+			b = append(b, '}')
+		}
+		b = append(b, `]}`...)
+	}
+	return append(b, `]}`...)
+}
+
+// pastBalance is what could be used at an instant.
+type pastBalance struct {
+	CustomerID credit.CustomerID     `json:"customer_id"`
+	WalletID   *credit.WalletID      `json:"wallet_id,omitempty"`
+	GrantID    *credit.GrantID       `json:"grant_id,omitempty"`
+	At         string                `json:"at"`
+	Ver        int64                 `json:"ver"` // the customer's version then; 0: before the first operation
+	Units      []balance.UnitBalance `json:"units"`
+}
+
+func (s *Server) customerBalanceAt(ctx context.Context, c *call) error {
+	return s.balanceAt(ctx, c, s.customerScope)
+}
+
+func (s *Server) walletBalanceAt(ctx context.Context, c *call) error {
+	return s.balanceAt(ctx, c, s.walletScope)
+}
+
+func (s *Server) grantBalanceAt(ctx context.Context, c *call) error {
+	return s.balanceAt(ctx, c, s.grantScope)
+}
+
+// balanceAt is GET …/balance?at=: what the scope could have used at an instant that has passed.
+func (s *Server) balanceAt(ctx context.Context, c *call, scopeOf func(context.Context, *call) (db.Scope, error)) error {
+	q, err := c.query("at")
+	if err != nil {
+		return err
+	}
+	at, err := q.instant("at")
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if at.IsZero() {
+		at = now.UTC().Truncate(time.Microsecond)
+	}
+	if at.After(now) {
+		return credit.Errorf(credit.InFuture, "The balance at an instant is known once it has passed.")
+	}
+	sc, err := scopeOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	ver, wallets, err := s.store.BalanceAt(ctx, sc, at)
+	if err != nil {
+		return err
+	}
+	doc := pastBalance{CustomerID: sc.Customer, At: instantText(at), Ver: ver, Units: unitBalances(wallets)}
+	if !sc.Wallet.IsZero() {
+		doc.WalletID = &sc.Wallet
+	}
+	if !sc.Grant.IsZero() {
+		doc.GrantID = &sc.Grant
+	}
+	return c.document(doc)
+}
+
+// unitBalances groups wallets, which come in order of unit.
+func unitBalances(wallets []db.WalletAvailable) []balance.UnitBalance {
+	units := []balance.UnitBalance{}
+	var sum credit.Amount
+	for i, w := range wallets {
+		if i == 0 || w.Unit != wallets[i-1].Unit {
+			units, sum = append(units, balance.UnitBalance{Unit: w.Unit}), 0
+		}
+		u := &units[len(units)-1]
+		sum += w.Available
+		u.Available = sum.Format(w.Scale)
+		u.Wallets = append(u.Wallets, balance.WalletBalance{WalletID: w.Wallet, Available: w.Available.Format(w.Scale)})
+	}
+	return units
+}
+
+// The scopes that the path names.
+
+func (s *Server) customerScope(ctx context.Context, c *call) (db.Scope, error) {
+	id, err := c.pathCustomer(ctx)
+	return db.Scope{Customer: id}, err
+}
+
+func (s *Server) walletScope(ctx context.Context, c *call) (db.Scope, error) {
+	id, err := pathID(c, "wallet", credit.ParseID[credit.WalletID])
+	if err != nil {
+		return db.Scope{}, err
+	}
+	w, err := s.store.Wallet(ctx, id)
+	return db.Scope{Customer: w.Customer, Wallet: id}, err
+}
+
+func (s *Server) grantScope(ctx context.Context, c *call) (db.Scope, error) {
+	id, err := pathID(c, "grant", credit.ParseID[credit.GrantID])
+	if err != nil {
+		return db.Scope{}, err
+	}
+	g, err := s.store.Grant(ctx, id)
+	return db.Scope{Customer: g.CustomerID, Grant: id}, err
+}

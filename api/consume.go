@@ -1,0 +1,293 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallystick/tallystick/balance"
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/rating"
+)
+
+// consumption is a request to take credits, as it was sent.
+type consumption struct {
+	key       string // of an event in a batch; otherwise a header has it
+	customer  string
+	member    string
+	timestamp time.Time
+	unit      string
+	amount    string // credits; with unit
+	usage     []rating.Line
+	texts     []string // the usage's quantities, without what they do not need
+	shorthand bool     // usage is one line given by meter and quantity
+	dims      credit.Dimensions
+	partial   bool
+	reason    string
+}
+
+// consume is POST /v1/consume. It is the path that everything else waits for: nothing here asks a database once its callers are known.
+func (s *Server) consume(ctx context.Context, c *call) error {
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	var r reader
+	if err := r.start(body); err != nil {
+		return err
+	}
+	var in consumption
+	if err := in.read(&r, false); err != nil {
+		return err
+	}
+	if err := r.end(); err != nil {
+		return err
+	}
+	op, err := s.consumeOperation(ctx, c, &r, &in, key)
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, http.StatusOK, op)
+}
+
+// read reads the object of a consumption. event says that it is one of a batch.
+func (in *consumption) read(r *reader, event bool) error {
+	var line rating.Line
+	var quantity string
+	if err := r.object(func(name string) (err error) {
+		switch name {
+		case "customer":
+			in.customer, err = r.text()
+		case "member":
+			in.member, err = r.text()
+		case "timestamp":
+			in.timestamp, err = r.instant()
+		case "unit":
+			in.unit, err = r.text()
+		case "amount":
+			in.amount, err = r.decimalText()
+		case "meter":
+			line.Meter, err = r.meter()
+		case "quantity":
+			quantity, line.Quantity, err = r.quantity()
+		case "usage":
+			err = in.readUsage(r)
+		case "dimensions":
+			in.dims, err = r.dimensions()
+		case "partial":
+			in.partial, err = r.boolean()
+		case "reason":
+			err = text(&in.reason, maxReason)(r)
+		case "idempotency_key":
+			if !event {
+				return r.refuse("The key of a single consumption is the header Idempotency-Key.")
+			}
+			if in.key, err = r.text(); err == nil && !validKey(in.key) {
+				return r.refuse("This must be 1 to 255 printable ASCII characters.")
+			}
+		default:
+			return r.unknown()
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	if line.Meter != "" || quantity != "" {
+		if in.usage != nil {
+			return r.refuse("Give meter and quantity, or usage, not both.")
+		}
+		in.usage, in.texts, in.shorthand = []rating.Line{line}, []string{quantity}, true
+	}
+	return in.check(r, event)
+}
+
+// readUsage reads the lines of a usage.
+func (in *consumption) readUsage(r *reader) error {
+	in.usage = []rating.Line{}
+	if err := r.array(func(i int) error {
+		if i == maxUsage {
+			return r.refuse("A usage has at most %d lines.", maxUsage)
+		}
+		var line rating.Line
+		var quantity string
+		if err := r.object(func(name string) (err error) {
+			switch name {
+			case "meter":
+				line.Meter, err = r.meter()
+			case "quantity":
+				quantity, line.Quantity, err = r.quantity()
+			case "dimensions":
+				line.Dims, err = r.dimensions()
+			default:
+				return r.unknown()
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		if line.Meter == "" || quantity == "" {
+			return r.refuse("A line of usage has a meter and a quantity.")
+		}
+		in.usage, in.texts = append(in.usage, line), append(in.texts, quantity)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if len(in.usage) == 0 {
+		return r.refuse("A usage has at least one line.")
+	}
+	return nil
+}
+
+// maxUsage bounds the lines of one usage.
+const maxUsage = 100
+
+// check refuses what is not one of the three forms.
+func (in *consumption) check(r *reader, event bool) error {
+	missing := func(name, detail string) error {
+		return credit.Invalid(r.pointer()+"/"+name, "%s", detail)
+	}
+	switch {
+	case in.customer == "":
+		return missing("customer", "This field is required.")
+	case event && in.key == "":
+		return missing("idempotency_key", "This field is required.")
+	case in.usage == nil && in.unit == "" && in.amount == "":
+		return missing("amount", "Give unit and amount, or meter and quantity, or usage.")
+	case in.usage != nil && (in.unit != "" || in.amount != ""):
+		return missing("amount", "Give unit and amount, or a usage that the rate card prices, not both.")
+	case in.usage == nil && in.unit == "":
+		return missing("unit", "An amount needs its unit.")
+	case in.usage == nil && in.amount == "":
+		return missing("amount", "A unit needs its amount.")
+	case in.shorthand && in.usage[0].Meter == "":
+		return missing("meter", "A quantity needs its meter.")
+	case in.shorthand && in.texts[0] == "":
+		return missing("quantity", "A meter needs its quantity.")
+	}
+	return nil
+}
+
+// meter reads the code of a meter.
+func (r *reader) meter() (string, error) {
+	s, err := r.text()
+	if err == nil && (s == "" || len(s) > 64 || !printable(s)) {
+		return "", r.refuse("The code of a meter has 1 to 64 printable bytes.")
+	}
+	return s, err
+}
+
+// quantity reads a decimal number of at most 20 digits before and 12 after the point. The text is the number's shortest.
+func (r *reader) quantity() (string, decimal.Decimal, error) {
+	s, err := r.decimalText()
+	if err != nil {
+		return "", decimal.Decimal{}, err
+	}
+	if !plainDecimal(s, 20, 12) {
+		return "", decimal.Decimal{}, r.at(credit.Errorf(credit.InvalidAmount, "%.40q is not a decimal number of at most 20 digits before and 12 after the point.", s))
+	}
+	s = shortest(s)
+	if len(s) <= 18 && strings.IndexByte(s, '.') < 0 {
+		n, err := strconv.ParseInt(s, 10, 64)
+		return s, decimal.New(n, 0), err
+	}
+	d, err := decimal.NewFromString(s)
+	return s, d, err
+}
+
+// shortest drops the zeros of a plain decimal that do not count.
+func shortest(s string) string {
+	s = strings.TrimLeft(s, "0")
+	if strings.IndexByte(s, '.') >= 0 {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	if s == "" {
+		return "0"
+	}
+	return s
+}
+
+// consumeOperation makes the operation of a consumption that r has just read: names become ids, the amount whole steps.
+func (s *Server) consumeOperation(ctx context.Context, c *call, r *reader, in *consumption, key string) (*balance.Consume, error) {
+	customer, err := s.customerID(ctx, in.customer)
+	if err != nil {
+		return nil, r.within("customer", err)
+	}
+	op := &balance.Consume{At: in.timestamp, Usage: in.usage, Dims: in.dims, Partial: in.partial, Reason: in.reason}
+	if in.member != "" {
+		if op.Member, err = s.memberID(ctx, customer, in.member); err != nil {
+			return nil, r.within("member", err)
+		}
+	}
+	if in.usage == nil {
+		unit, err := s.service.Unit(in.unit)
+		if err != nil {
+			return nil, err
+		}
+		op.Unit = unit.Code
+		if op.Amount, err = credit.ParseAmount(in.amount, unit.Scale); err != nil {
+			return nil, r.within("amount", err)
+		}
+		if op.Amount == 0 {
+			return nil, r.within("amount", credit.Errorf(credit.InvalidAmount, "The amount must be positive."))
+		}
+	}
+	op.Header = balance.Header{Customer: customer, Key: balance.ClientKey(key), Request: in.digest(customer, op), Actor: c.caller.no, RequestID: c.id}
+	return op, nil
+}
+
+// within says that a refusal is about a field of the object that was read last.
+func (r *reader) within(name string, err error) error { return in(r.pointer()+"/"+name, err) }
+
+// digest tells consumptions with the same key apart. It is made of what is asked for, not of how that is written: the order of fields and
+// dimensions, white space, zeros that do not count and the customer's two names make no difference.
+func (in *consumption) digest(customer credit.CustomerID, op *balance.Consume) [16]byte {
+	buf := buffers.get()
+	defer buffers.put(buf)
+	b := append(*buf, "consume\x00"...)
+	b = append(b, customer[:]...)
+	b = append(b, op.Member[:]...)
+	b = binary.AppendVarint(b, in.timestamp.UnixMicro())
+	b = appendPart(b, op.Unit)
+	b = binary.AppendUvarint(b, uint64(op.Amount))
+	b = binary.AppendUvarint(b, uint64(len(in.usage)))
+	for i := range in.usage {
+		b = appendPart(b, in.usage[i].Meter)
+		b = appendPart(b, in.texts[i])
+		b = appendDimensions(b, in.usage[i].Dims)
+	}
+	b = appendDimensions(b, in.dims)
+	b = strconv.AppendBool(b, in.partial)
+	b = appendPart(b, in.reason)
+	*buf = b
+	return balance.RequestDigest(string(b))
+}
+
+func appendPart(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendDimensions(b []byte, d credit.Dimensions) []byte {
+	var few [16]string
+	names := few[:0]
+	for name := range d {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, name := range names {
+		b = appendPart(b, name)
+		b = appendPart(b, d[name])
+	}
+	return b
+}

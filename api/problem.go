@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
+)
+
+// kind is what a code means over HTTP. Kinds are part of the API: /problems/<code> serves them.
+type kind struct {
+	status int
+	title  string
+	advice string // what the caller should do
+}
+
+// kinds has every code. This table alone says which status a refusal has.
+var kinds = map[credit.Code]kind{
+	credit.InvalidRequest:      {400, "The request is not valid", "Correct the request; errors says where the fault lies."},
+	credit.InvalidID:           {400, "An identifier is malformed", "Send the identifier as it was given, or your own external id where one is accepted."},
+	credit.InvalidAmount:       {400, "An amount is malformed", "Send a plain decimal number as a string, with no more decimal places than its unit or currency has."},
+	credit.Unauthenticated:     {401, "No valid API key", "Send Authorization: Bearer and an API key that is in force."},
+	credit.InsufficientCredits: {402, "There are not enough credits", "Final for this idempotency key: nothing was taken and nothing will be. After a top-up use a new key."},
+	credit.NotEntitled:         {402, "The credits may not serve this usage", "Final for this idempotency key. The customer has credits, but their scope, member or freeze excludes this usage."},
+	credit.Forbidden:           {403, "The API key's role does not allow this", "Use a key of a role that the operation names, or of the role admin."},
+	credit.NotFound:            {404, "There is no such resource", "Check the path."},
+	credit.CustomerNotFound:    {404, "There is no such customer", "Check the customer's id or external id."},
+	credit.MemberNotFound:      {404, "There is no such member", "Check the member's id or external id: a member belongs to one customer."},
+	credit.WalletNotFound:      {404, "There is no such wallet", "Check the wallet's id: a wallet belongs to one customer."},
+	credit.GrantNotFound:       {404, "There is no such grant", "Check the grant's id: a grant belongs to one customer."},
+	credit.RefundNotFound:      {404, "There is no such refund", "Check the refund's id."},
+	credit.RateCardNotFound:    {404, "There is no such rate card", "Check the rate card's id or code, and that it has a published version in force."},
+	credit.UnitNotFound:        {404, "There is no such unit", "Check the unit's code; units are case-sensitive."},
+	credit.EntityNotFound:      {404, "There is no such legal entity", "Check the legal entity's code."},
+	credit.MethodNotAllowed:    {405, "The method is not allowed here", "Allow names the methods of this path."},
+	credit.AlreadyExists:       {409, "It exists already", "Use the existing one, or another name."},
+	credit.GrantExpired:        {409, "The grant has expired", "Make a new grant."},
+	credit.GrantNotExpired:     {409, "The grant has not expired", "Nothing is to be done before its expiry."},
+	credit.GrantState:          {409, "The grant's state does not allow this", "state says how the grant stands."},
+	credit.NotRefundable:       {409, "That much cannot be refunded", "refundable says how many credits can be."},
+	credit.PeriodClosed:        {409, "The accounting period is closed", "Choose an open period."},
+	credit.TooLarge:            {413, "The request body is too large", "Send less; split a batch."},
+	credit.UnsupportedMedia:    {415, "The content type is not supported", "Send application/json, in UTF-8 and not compressed."},
+	credit.NoRate:              {422, "No rate prices this usage", "Publish a rate that matches the meter and its dimensions, or correct them; then repeat the request."},
+	credit.RequestMismatch:     {422, "The idempotency key was used for another request", "Use a new key for a new request; repeat a request exactly."},
+	credit.TooOld:              {422, "The usage is too old", "Usage is accepted for 34 days after it took place."},
+	credit.InFuture:            {422, "The instant lies in the future", "Check the clock that made the timestamp."},
+	credit.Overloaded:          {429, "Too many requests are waiting", "No decision was made. Repeat with the same key after Retry-After, waiting longer each time."},
+	credit.Internal:            {500, "Something went wrong here", "Repeat with the same key; if it stays, report request_id."},
+	credit.NotExecuted:         {503, "Nothing was done", "This attempt changed nothing. Repeat with the same key after Retry-After."},
+	credit.OutcomeUnknown:      {503, "The outcome is not known yet", "Repeat with the same key until the answer is another one."},
+	credit.CustomerFrozen:      {503, "The customer is frozen", "Its books and balances differ and a person is looking into it. Repeat with the same key later."},
+	credit.ClockSkew:           {503, "This server's clock is wrong", "Nothing was done. Repeat with the same key; another server may answer."},
+}
+
+// retryAfter is how many seconds a caller should wait before it repeats a request that was not decided.
+const retryAfter = 1
+
+// refusalOf turns any error of a handler into the refusal that the caller sees. A fault becomes a bare internal one.
+func refusalOf(err error, changes bool) *credit.Error {
+	var e *credit.Error
+	switch {
+	case errors.As(err, &e):
+		if _, ok := kinds[e.Code]; ok {
+			return e
+		}
+	case db.IsDown(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		if changes {
+			return credit.Errorf(credit.OutcomeUnknown, "The database did not answer; repeat the request with the same key until it does.")
+		}
+		return credit.Errorf(credit.NotExecuted, "The database did not answer.")
+	}
+	return credit.Errorf(credit.Internal, "The request could not be handled; the fault has been logged.")
+}
+
+// appendProblem writes the RFC 9457 document of a refusal. The refusal of an operation that was kept under its key names the first attempt,
+// so that it reads the same whenever it is repeated.
+func appendProblem(b []byte, e *credit.Error, id credit.RequestID) []byte {
+	k := kinds[e.Code]
+	request := ""
+	if first, ok := e.Fields["request_id"].(string); ok {
+		request = first
+	} else {
+		request = id.String()
+	}
+	b = append(b, `{"type":"/problems/`...)
+	b = append(b, e.Code...)
+	b = append(b, `","title":`...)
+	b = appendString(b, k.title)
+	b = append(b, `,"status":`...)
+	b = strconv.AppendInt(b, int64(k.status), 10)
+	b = append(b, `,"detail":`...)
+	b = appendString(b, e.Detail)
+	b = append(b, `,"instance":`...)
+	b = appendString(b, request)
+	b = append(b, `,"code":"`...)
+	b = append(b, e.Code...)
+	b = append(b, `","request_id":`...)
+	b = appendString(b, request)
+	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
+		if name == "request_id" {
+			continue
+		}
+		b = append(b, ',')
+		b = appendString(b, name)
+		b = append(b, ':')
+		b = appendValue(b, e.Fields[name])
+	}
+	if len(e.Issues) > 0 {
+		b = append(b, `,"errors":[`...)
+		for i, issue := range e.Issues {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, `{"pointer":`...)
+			b = appendString(b, issue.Pointer)
+			b = append(b, `,"detail":`...)
+			b = appendString(b, issue.Detail)
+			b = append(b, '}')
+		}
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
+
+func appendValue(b []byte, v any) []byte {
+	if s, ok := v.(string); ok {
+		return appendString(b, s)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return append(b, "null"...)
+	}
+	return append(b, text...)
+}
+
+var (
+	typeJSON    = []string{"application/json"}
+	typeProblem = []string{"application/problem+json"}
+	bearer      = []string{`Bearer realm="tallystick"`}
+	soon        = []string{strconv.Itoa(retryAfter)}
+)
+
+// writeProblem answers with a refusal and returns its status.
+func writeProblem(w http.ResponseWriter, e *credit.Error, id credit.RequestID) int {
+	k := kinds[e.Code]
+	h := w.Header()
+	h["Content-Type"] = typeProblem
+	switch k.status {
+	case http.StatusUnauthorized:
+		h["Www-Authenticate"] = bearer
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		h["Retry-After"] = soon
+	case http.StatusRequestEntityTooLarge:
+		h.Set("Connection", "close") // what is left of the body is not read
+	}
+	w.WriteHeader(k.status)
+	buf := buffers.get()
+	defer buffers.put(buf)
+	*buf = appendProblem(*buf, e, id)
+	_, _ = w.Write(*buf) // a client that has gone does not need the answer
+	return k.status
+}

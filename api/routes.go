@@ -1,0 +1,80 @@
+package api
+
+import (
+	"net/http"
+	"time"
+)
+
+// table is every operation of the API with the roles that may call it; admin may call all.
+func (s *Server) table() []route {
+	const (
+		get, post, patch = http.MethodGet, http.MethodPost, http.MethodPatch
+		look             = 20 * time.Second // of reads; operations have bounds of their own
+	)
+	manage := support | finance
+	return []route{
+		{Method: post, Path: "/v1/consume", Roles: product, handle: s.consume},
+		{Method: post, Path: "/v1/consume/batch", Roles: product, handle: s.consumeBatch, limit: maxBatch},
+		{Method: get, Path: "/v1/customers/:customer/balances", Roles: anyRole, handle: s.balances},
+
+		{Method: post, Path: "/v1/customers", Roles: support, handle: s.createCustomer, timeout: look},
+		{Method: get, Path: "/v1/customers", Roles: anyRole, handle: s.listCustomers, timeout: look},
+		{Method: get, Path: "/v1/customers/:customer", Roles: anyRole, handle: s.getCustomer, timeout: look},
+		{Method: patch, Path: "/v1/customers/:customer", Roles: manage, handle: s.updateCustomer, timeout: look},
+		{Method: get, Path: "/v1/customers/:customer/balance", Roles: anyRole, handle: s.customerBalanceAt, timeout: look},
+		{Method: get, Path: "/v1/customers/:customer/history", Roles: support | finance | ops, handle: s.customerHistory, timeout: look},
+		{Method: post, Path: "/v1/customers/:customer/members", Roles: support, handle: s.createMember, timeout: look},
+		{Method: get, Path: "/v1/customers/:customer/members", Roles: anyRole, handle: s.listMembers, timeout: look},
+
+		{Method: post, Path: "/v1/wallets", Roles: support, handle: s.createWallet, timeout: look},
+		{Method: get, Path: "/v1/wallets", Roles: anyRole, handle: s.listWallets, timeout: look},
+		{Method: get, Path: "/v1/wallets/:wallet", Roles: anyRole, handle: s.getWallet, timeout: look},
+		{Method: patch, Path: "/v1/wallets/:wallet", Roles: support, handle: s.updateWallet, timeout: look},
+		{Method: get, Path: "/v1/wallets/:wallet/balance", Roles: anyRole, handle: s.walletBalanceAt, timeout: look},
+		{Method: get, Path: "/v1/wallets/:wallet/history", Roles: support | finance | ops, handle: s.walletHistory, timeout: look},
+
+		{Method: post, Path: "/v1/grants", Roles: support, handle: s.createGrant, timeout: look},
+		{Method: get, Path: "/v1/grants", Roles: anyRole, handle: s.listGrants, timeout: look},
+		{Method: get, Path: "/v1/grants/:grant", Roles: anyRole, handle: s.getGrant, timeout: look},
+		{Method: get, Path: "/v1/grants/:grant/balance", Roles: anyRole, handle: s.grantBalanceAt, timeout: look},
+		{Method: get, Path: "/v1/grants/:grant/history", Roles: support | finance | ops, handle: s.grantHistory, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/issue", Roles: support, handle: s.issueGrant, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/extend", Roles: support, handle: s.extendGrant, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/void", Roles: support, handle: s.voidGrant, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/freeze", Roles: support | ops, handle: s.freezeGrant, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/unfreeze", Roles: support | ops, handle: s.unfreezeGrant, timeout: look},
+		{Method: get, Path: "/v1/grants/:grant/refundable", Roles: support | finance | ops, handle: s.refundable, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/refunds/preview", Roles: support | finance, handle: s.previewRefund, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/refunds", Roles: support, handle: s.createRefund, timeout: look},
+		{Method: get, Path: "/v1/refunds", Roles: support | finance | ops, handle: s.listRefunds, timeout: look},
+		{Method: get, Path: "/v1/refunds/:refund", Roles: support | finance | ops, handle: s.getRefund, timeout: look},
+		{Method: get, Path: "/v1/operations/:customer/:ver", Roles: support | finance | ops, handle: s.operation, timeout: look},
+
+		{Method: post, Path: "/v1/units", Roles: finance, handle: s.createUnit, timeout: look},
+		{Method: get, Path: "/v1/units", Roles: anyRole, handle: s.listUnits, timeout: look},
+		{Method: post, Path: "/v1/legal_entities", Roles: finance, handle: s.createEntity, timeout: look},
+		{Method: get, Path: "/v1/legal_entities", Roles: anyRole, handle: s.listEntities, timeout: look},
+		{Method: post, Path: "/v1/rate_cards", Roles: finance, handle: s.createRateCard, timeout: look},
+		{Method: get, Path: "/v1/rate_cards", Roles: anyRole, handle: s.listRateCards, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card", Roles: anyRole, handle: s.getRateCard, timeout: look},
+		{Method: post, Path: "/v1/rate_cards/:rate_card/versions", Roles: finance, handle: s.publishRateCard, limit: maxRateCard, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card/versions", Roles: anyRole, handle: s.listRateCardVersions, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card/versions/:version", Roles: anyRole, handle: s.getRateCardVersion, timeout: look},
+
+		{Method: get, Path: "/v1/finance/trial_balance", Roles: finance | ops, handle: s.trialBalance, timeout: look},
+		{Method: get, Path: "/v1/finance/roll_forward", Roles: finance | ops, handle: s.rollForward, timeout: look},
+		{Method: get, Path: "/v1/finance/journal_entries", Roles: finance | ops, handle: s.journalEntries, timeout: look},
+		{Method: get, Path: "/v1/finance/periods", Roles: finance | ops, handle: s.periods, timeout: look},
+		{Method: post, Path: "/v1/finance/recognise", Roles: finance, handle: s.recognise, timeout: writeTimeout},
+
+		{Method: post, Path: "/v1/api_keys", handle: s.createKey, Roles: admin, timeout: look},
+		{Method: get, Path: "/v1/api_keys", handle: s.listKeys, Roles: admin, timeout: look},
+		{Method: post, Path: "/v1/api_keys/:api_key/revoke", Roles: admin, handle: s.revokeKey, timeout: look},
+		{Method: get, Path: "/v1/notifications", Roles: anyRole, handle: s.notifications, timeout: look},
+		{Method: get, Path: "/v1/audit", Roles: support | finance | ops, handle: s.audit, timeout: look},
+
+		{Method: get, Path: "/healthz", handle: s.healthz},
+		{Method: get, Path: "/readyz", handle: s.readyz},
+		{Method: get, Path: "/metrics", handle: s.metricsPage()},
+	}
+}
