@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+
+	"github.com/tallystick/tallystick/api"
+)
+
+type apiCmd struct {
+	connectFlags
+
+	Listen string `default:"127.0.0.1:8080" env:"TALLYSTICK_LISTEN" placeholder:"HOST:PORT" help:"Address to serve on."`
+	APIKey string `name:"api-key" env:"TALLYSTICK_API_KEY" placeholder:"KEY" help:"Make sure that this API key exists, with role admin: for the first start."`
+}
+
+// Run serves the API until ctx ends.
+func (c *apiCmd) Run(ctx context.Context, env environ) error {
+	p, err := openProduct(ctx, "api", c.connectFlags, env.stderr)
+	if err != nil {
+		return err
+	}
+	defer p.close(ctx)
+	if c.APIKey != "" {
+		if err := ensureAPIKey(ctx, p.store, c.APIKey, "first key", "admin"); err != nil {
+			return err
+		}
+	}
+	server, err := newAPI(p)
+	if err != nil {
+		return err
+	}
+	p.log.Info("api listens", "address", c.Listen)
+	return server.Run(ctx, c.Listen)
+}
+
+func newAPI(p *product) (*api.Server, error) {
+	return api.New(api.Config{
+		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, Tracer: p.tracer(), Redis: p.pingRedis(), Version: version(),
+	})
+}
