@@ -2,5 +2,7 @@
 
 package main
 
-// failpoints are where a test may crash the process. The program that is shipped has none.
-func failpoints() map[string]func() { return nil }
+import "github.com/tallystick/tallystick/balance"
+
+// armFailpoints lets a test have the process crash at steps of the protocol. The program that is shipped cannot.
+func armFailpoints(*balance.Config) error { return nil }

@@ -19,6 +19,7 @@ import (
 type cli struct {
 	API     apiCmd     `cmd:"" name:"api" help:"Serve the HTTP API."`
 	Worker  workerCmd  `cmd:"" help:"Run the sweeps and the Temporal workers."`
+	Verify  verifyCmd  `cmd:"" help:"Recompute everything from the ledger and compare; ends with status 1 when anything differs."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to this release."`
 	Replay  replayCmd  `cmd:"" help:"Send a trace of language model requests through the API and tell what came of it."`
 	Dev     devCmd     `cmd:"" help:"Run everything on this machine: Postgres, Redis, Temporal and the platform."`

@@ -81,7 +81,10 @@ func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writ
 		}
 		cache = balance.NewCache(p.redis)
 	}
-	cfg := balance.Config{Lanes: f.Lanes, Registry: p.registry, Failpoints: failpoints()}
+	cfg := balance.Config{Lanes: f.Lanes, Registry: p.registry}
+	if err := armFailpoints(&cfg); err != nil {
+		return nil, err
+	}
 	if p.tracing != nil {
 		cfg.Tracer = p.tracing.Tracer("github.com/tallystick/tallystick/balance")
 	}

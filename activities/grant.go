@@ -151,10 +151,10 @@ type ExtendInput struct {
 func (a *Activities) ExtendGrant(ctx context.Context, in ExtendInput) (Changed, error) {
 	until := "never"
 	if !in.ExpiresAt.IsZero() {
-		until = balance.Instant(in.ExpiresAt).String()
+		until = in.ExpiresAt.UTC().Format("2006-01-02 15:04:05 UTC")
 	}
 	return a.change(ctx, in.GrantRef, "Expiry moved to "+until, &balance.ExtendGrant{
-		Header: in.header(in.CustomerID, "extend", in.GrantID.String(), until),
+		Header: in.header(in.CustomerID, "extend", in.GrantID.String(), in.ExpiresAt.UTC().Format(time.RFC3339Nano)),
 		Grant:  in.GrantID, ExpiresAt: in.ExpiresAt, Reason: in.Reason,
 	})
 }

@@ -161,7 +161,7 @@ func (s *Server) walletScope(ctx context.Context, c *call) (db.Scope, error) {
 		return db.Scope{}, err
 	}
 	w, err := s.store.Wallet(ctx, id)
-	return db.Scope{Customer: w.Customer, Wallet: id}, err
+	return db.Scope{Customer: w.Customer, Wallet: id, Unit: credit.Unit{Code: w.Unit, Scale: w.Scale}}, err
 }
 
 func (s *Server) grantScope(ctx context.Context, c *call) (db.Scope, error) {
@@ -170,5 +170,8 @@ func (s *Server) grantScope(ctx context.Context, c *call) (db.Scope, error) {
 		return db.Scope{}, err
 	}
 	g, err := s.store.Grant(ctx, id)
-	return db.Scope{Customer: g.CustomerID, Grant: id}, err
+	if err != nil {
+		return db.Scope{}, err
+	}
+	return db.Scope{Customer: g.CustomerID, Grant: id, Unit: credit.Unit{Code: g.Wallet.Unit, Scale: g.Scale}}, nil
 }

@@ -245,7 +245,7 @@ func TestConsumeRefusesWhatItCannotMean(t *testing.T) {
 		"full-width digits":     {amount(`"１２"`), 400, credit.InvalidAmount, "/amount"},
 		"unknown unit":          {`{"customer":"acme","unit":"GOLD","amount":"1"}`, 404, credit.UnitNotFound, ""},
 		"unknown customer":      {`{"customer":"nobody","unit":"CRD","amount":"1"}`, 404, credit.CustomerNotFound, ""},
-		"unknown id":            {`{"customer":"cus_00000000000000000000000000","unit":"CRD","amount":"1"}`, 404, credit.CustomerNotFound, ""},
+		"unknown id":            {`{"customer":"cus_00000000000000000000000004","unit":"CRD","amount":"1"}`, 404, credit.CustomerNotFound, ""},
 		"malformed id":          {`{"customer":"cus_1","unit":"CRD","amount":"1"}`, 400, credit.InvalidID, "/customer"},
 		"duplicate field":       {`{"customer":"acme","unit":"CRD","amount":"1","amount":"2"}`, 400, credit.InvalidRequest, "/amount"},
 		"duplicate escaped":     {`{"customer":"acme","unit":"CRD","amount":"1","\u0061mount":"2"}`, 400, credit.InvalidRequest, "/amount"},

@@ -41,8 +41,8 @@ func TestWallets(t *testing.T) {
 	w.admin(t, "POST", "/v1/wallets", object{"customer": "acme", "unit": "CRD", "name": "S", "cap": "soft", "overage_limit": "1", "overage_price": "1.005"}).problem(t, 400, credit.InvalidAmount)
 	w.admin(t, "POST", "/v1/wallets", object{"customer": "acme", "unit": "X", "name": "S"}).problem(t, 404, credit.UnitNotFound)
 	w.admin(t, "POST", "/v1/wallets", object{"customer": "nobody", "unit": "CRD", "name": "S"}).problem(t, 404, credit.CustomerNotFound)
-	w.admin(t, "GET", "/v1/wallets/wal_00000000000000000000000000", nil).problem(t, 404, credit.WalletNotFound)
-	w.admin(t, "GET", "/v1/wallets/grt_00000000000000000000000000", nil).problem(t, 400, credit.InvalidID)
+	w.admin(t, "GET", "/v1/wallets/wal_00000000000000000000000004", nil).problem(t, 404, credit.WalletNotFound)
+	w.admin(t, "GET", "/v1/wallets/grt_00000000000000000000000004", nil).problem(t, 400, credit.InvalidID)
 	if got := w.admin(t, "GET", "/v1/wallets?customer=acme", nil).data(t); len(got) != 2 {
 		t.Errorf("%v", got)
 	}
@@ -89,7 +89,7 @@ func TestGrantLifecycle(t *testing.T) {
 	w.admin(t, "POST", "/v1/grants/"+id+"/void", object{"reason": "a mistake"}).want(t, 200)
 	state("voided")
 	w.admin(t, "POST", "/v1/grants/"+id+"/void", object{}).problem(t, 400, credit.InvalidRequest)
-	w.admin(t, "POST", "/v1/grants/grt_00000000000000000000000000/void", object{"reason": "x"}).problem(t, 404, credit.GrantNotFound)
+	w.admin(t, "POST", "/v1/grants/grt_00000000000000000000000004/void", object{"reason": "x"}).problem(t, 404, credit.GrantNotFound)
 	refunds := w.admin(t, "GET", "/v1/refunds?grant="+id, nil).data(t)
 	if len(refunds) != 1 || refunds[0]["units"] != "900" || refunds[0]["money"].(object)["amount"] != "90.00" || refunds[0]["money"].(object)["tax"] != "17.10" {
 		t.Errorf("%v", refunds)
@@ -143,7 +143,7 @@ func TestGrantsRefuseWhatTheyCannotBe(t *testing.T) {
 		"huge":                   {object{"amount": "9007199254.740992"}, 400, credit.InvalidAmount},
 		"overage":                {object{"type": "overage"}, 400, credit.InvalidRequest},
 		"unknown type":           {object{"type": "gift"}, 400, credit.InvalidRequest},
-		"no such wallet":         {object{"wallet": "wal_00000000000000000000000000"}, 404, credit.WalletNotFound},
+		"no such wallet":         {object{"wallet": "wal_00000000000000000000000004"}, 404, credit.WalletNotFound},
 		"wallet's name":          {object{"wallet": "Main"}, 400, credit.InvalidID},
 		"price places":           {object{"price": object{"amount": "1.001", "currency": "USD"}}, 400, credit.InvalidAmount},
 		"no such currency":       {object{"price": object{"amount": "1", "currency": "QQQ"}}, 400, credit.InvalidRequest},
@@ -222,7 +222,7 @@ func TestRefunds(t *testing.T) {
 	if got := w.all(t, "/v1/refunds?customer=acme&status=awaiting_settlement", func() int { return 1 }); len(got) != 2 {
 		t.Errorf("%v", got)
 	}
-	w.admin(t, "GET", "/v1/refunds/rfd_00000000000000000000000000", nil).problem(t, 404, credit.RefundNotFound)
+	w.admin(t, "GET", "/v1/refunds/rfd_00000000000000000000000004", nil).problem(t, 404, credit.RefundNotFound)
 	free := w.grant(t, "10", nil)
 	if got := w.admin(t, "POST", "/v1/grants/"+free+"/refunds", object{"all": true, "reason": "x"}).want(t, 201); got.object(t)["money"] != nil || got.text(t, "status") != "nothing_to_pay" {
 		t.Errorf("%s", got.body)

@@ -185,4 +185,3 @@ func (s *Server) getRateCardVersion(ctx context.Context, c *call) error {
 	}
 	return c.document(describeVersion(card.ID, v))
 }
-

@@ -96,11 +96,17 @@ func grantInfo(g *credit.Grant) string {
 	}, fieldSeparator) + fieldSeparator
 }
 
-// load stores snapshots, best effort.
+// load stores snapshots, best effort. The time that one has waited to be stored is taken off the time it may live; instead of one that is
+// too old to be stored, what is cached is dropped.
 func (c *Cache) load(ctx context.Context, snaps map[credit.CustomerID]*snapshot) error {
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for id, s := range snaps {
-			args := append([]any{s.epoch, strconv.FormatInt(s.ver, 10), int64(cacheTTL / time.Millisecond)}, cacheFields(s)...)
+			left := (cacheTTL - time.Since(s.seen)).Milliseconds()
+			if left <= 0 {
+				p.Del(ctx, cacheKey(id))
+				continue
+			}
+			args := append([]any{s.epoch, strconv.FormatInt(s.ver, 10), left}, cacheFields(s)...)
 			loadScript.EvalSha(ctx, p, []string{cacheKey(id)}, args...)
 		}
 		return nil
@@ -213,7 +219,7 @@ func (c *Cache) outcome(ctx context.Context, err error) error {
 			c.breaker.failed()
 			return err
 		}
-		return nil
+		return err // the next call will find them
 	case errors.As(err, &answered) && isScriptError(err):
 		c.breaker.succeeded()
 		return err
@@ -317,6 +323,8 @@ type breaker struct {
 	mu       sync.Mutex
 	probing  bool
 	probe    func(context.Context) error
+	stop     <-chan struct{} // ends the probing
+	reclosed func()          // called when the cache answers again; may be nil
 }
 
 const breakerLimit = 5
@@ -341,7 +349,11 @@ func (b *breaker) failed() {
 	b.probing = true
 	go func() {
 		for {
-			time.Sleep(time.Second)
+			select {
+			case <-b.stop:
+				return
+			case <-time.After(time.Second):
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			err := b.probe(ctx)
 			cancel()
@@ -353,5 +365,8 @@ func (b *breaker) failed() {
 		b.probing = false
 		b.mu.Unlock()
 		b.failures.Store(0)
+		if b.reclosed != nil {
+			b.reclosed()
+		}
 	}()
 }

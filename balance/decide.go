@@ -145,7 +145,7 @@ func (d *decision) tell(g credit.GrantID, change string) {
 }
 
 func (d *decision) scale(unit string) int {
-	u, _ := d.job.svc.Unit(unit)
+	u, _ := d.job.svc.Unit(unit) // it is known: see [batch.lock] and [Service.ReloadBook]
 	return u.Scale
 }
 

@@ -128,6 +128,10 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 // priceGrant fills in what the price is in the entity's currency.
 func priceGrant(g *credit.Grant, currency string) error {
 	switch {
+	case g.Price.Currency != "" && g.Type != credit.Purchased && g.Type != credit.Concession:
+		return credit.Invalid("/price", "A grant that is %s has no price: nothing was paid for it. What was paid for is purchased.", g.Type)
+	case g.Price.Currency == "" && g.Type == credit.Concession:
+		return credit.Invalid("/price", "A concession needs a price: what the credits are worth to the customer, which lessens revenue now.")
 	case g.Price.Currency == "":
 		g.Basis, g.TaxBasis = 0, 0
 		return nil
@@ -242,7 +246,9 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	}
 	scale := d.scale(g.Wallet.Unit)
 	switch {
-	case g.Type == credit.Overage || g.Status == credit.StatusPending:
+	case g.Type != credit.Purchased:
+		return nil, credit.Errorf(credit.NotRefundable, "A grant that is %s was not paid for; it can be voided.", g.Type).With("refundable", "0")
+	case g.Status == credit.StatusPending:
 		return nil, stateRefusal(g, d.c.at, "refunded")
 	case g.PastExpiry(d.c.at):
 		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s.", Instant(g.ExpiresAt))
@@ -311,11 +317,13 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	if left > 0 {
 		d.move(g, "available", "voided", left)
 	}
-	if owed.Money.Minor+owed.Tax > 0 && g.Type != credit.Overage {
+	if owed.Money.Minor+owed.Tax > 0 {
 		d.owe(g, credit.DerivedID[credit.RefundID]("grant/"+g.ID.String()+"/void"), left, owed, o.Reason)
 	}
 	d.tell(g.ID, "voided")
-	return jsonReceipt(d.describe(g)), nil
+	doc := d.describe(g)
+	doc.Reason = o.Reason
+	return jsonReceipt(doc), nil
 }
 
 func (o *ExtendGrant) decide(d *decision) (receipt, error) {
@@ -337,7 +345,9 @@ func (o *ExtendGrant) decide(d *decision) (receipt, error) {
 	}
 	g.ExpiresAt, d.c.unsorted, d.kind = until, true, "extend"
 	d.tell(g.ID, "extended")
-	return jsonReceipt(d.describe(g)), nil
+	doc := d.describe(g)
+	doc.Reason = o.Reason
+	return jsonReceipt(doc), nil
 }
 
 func (o *FreezeGrant) decide(d *decision) (receipt, error) {
@@ -367,7 +377,9 @@ func (o *FreezeGrant) decide(d *decision) (receipt, error) {
 		d.kind = "unfreeze"
 		d.tell(g.ID, "unfrozen")
 	}
-	return jsonReceipt(d.describe(g)), nil
+	doc := d.describe(g)
+	doc.Reason = o.Reason
+	return jsonReceipt(doc), nil
 }
 
 func stateRefusal(g *credit.Grant, t time.Time, verb string) *credit.Error {

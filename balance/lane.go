@@ -19,17 +19,19 @@ import (
 
 // job is one operation on its way through a lane.
 type job struct {
-	svc    *Service
-	op     Operation
-	digest db.Digest
-	keyed  bool
-	since  time.Time
-	hint   hint
-	skips  int // times passed over because another process had the customer locked
-	sent   bool
-	draws  []credit.Draw // room for a selection
-	span   trace.SpanContext
-	done   chan result
+	svc     *Service
+	op      Operation
+	digest  db.Digest
+	keyed   bool
+	ordered bool // keeps its place among others of its customer: it is not asked about, and so not shed first
+	since   time.Time
+	hint    hint
+	skips   int           // times passed over because another process had the customer locked
+	away    *lane         // that handed it to the lane which waits for locks; nil: none did
+	sent    bool          // a COMMIT that would have carried it out was sent, and may have taken place
+	draws   []credit.Draw // room for a selection
+	span    trace.SpanContext
+	done    chan result
 }
 
 type result struct {
@@ -37,22 +39,25 @@ type result struct {
 	err    error
 }
 
-// lane decides the operations of the customers that hash to it: one batch at a time, each one transaction.
+// lane decides the operations of the customers that hash to it: one batch at a time, each one transaction. It passes over customers that
+// another process has locked. Those that stay locked it hands to its second, which waits for them, so that the others need not.
 type lane struct {
 	svc       *Service
+	second    *lane // nil: this is one
 	conn      *db.Lane
 	snapshots *snapshots
 	draws     []credit.Draw
 
 	mu      sync.Mutex
 	queue   []*job
-	shed    []*job // those that the cache says will be refused: first to go when there is too much
+	shed    []*job                    // those that the cache says will be refused: first to go when there is too much
+	away    map[credit.CustomerID]int // jobs at the second; until they are done, what comes for the same customer follows them
 	stopped bool
 	wake    chan struct{}
 }
 
-func newLane(s *Service) *lane {
-	return &lane{svc: s, snapshots: newSnapshots(s.cfg.Snapshots), wake: make(chan struct{}, 1)}
+func newLane(s *Service, second *lane) *lane {
+	return &lane{svc: s, second: second, snapshots: newSnapshots(s.cfg.Snapshots), away: make(map[credit.CustomerID]int), wake: make(chan struct{}, 1)}
 }
 
 // offer queues jobs. What does not fit is answered at once.
@@ -168,36 +173,68 @@ func (l *lane) loop() {
 			break
 		}
 		l.svc.failpoint("taken")
-		mixed, alone := splitSkipped(jobs)
-		l.run(mixed, true)
-		for _, same := range alone {
-			l.run(same, false)
+		if l.second == nil {
+			l.runApart(jobs)
+		} else {
+			l.run(l.handOver(jobs), true)
 		}
 	}
 	if l.conn != nil {
 		l.conn.Close()
 	}
+	if l.second != nil {
+		l.second.stop()
+	}
 }
 
-// maxSkips is how often a customer locked by another process is passed over before a batch of its own waits for the lock.
+// runApart runs the jobs of each customer by themselves.
+func (l *lane) runApart(jobs []*job) {
+	slices.SortStableFunc(jobs, func(a, b *job) int {
+		x, y := a.op.header().Customer, b.op.header().Customer
+		return slices.Compare(x[:], y[:])
+	})
+	for len(jobs) > 0 {
+		n := 1
+		for n < len(jobs) && jobs[n].op.header().Customer == jobs[0].op.header().Customer {
+			n++
+		}
+		l.run(jobs[:n:n], false)
+		jobs = jobs[n:]
+	}
+}
+
+// maxSkips is how often a customer locked by another process is passed over before the second lane waits for the lock.
 const maxSkips = 3
 
-func splitSkipped(jobs []*job) (mixed []*job, alone map[credit.CustomerID][]*job) {
-	for i, j := range jobs {
-		if j.skips >= maxSkips {
-			if alone == nil {
-				alone = make(map[credit.CustomerID][]*job)
-				mixed = append(mixed, jobs[:i]...)
-			}
-			alone[j.op.header().Customer] = append(alone[j.op.header().Customer], j)
-		} else if alone != nil {
-			mixed = append(mixed, j)
+// handOver gives jobs whose customer stays locked to the second lane and returns the others.
+func (l *lane) handOver(jobs []*job) []*job {
+	var handed []*job
+	l.mu.Lock()
+	jobs = slices.DeleteFunc(jobs, func(j *job) bool {
+		customer := j.op.header().Customer
+		if j.skips < maxSkips && l.away[customer] == 0 {
+			return false
 		}
+		l.away[customer]++
+		j.away = l
+		handed = append(handed, j)
+		return true
+	})
+	l.mu.Unlock()
+	if len(handed) > 0 {
+		l.svc.failpoint("handed")
+		l.second.offer(handed...)
 	}
-	if alone == nil {
-		return jobs, nil
+	return jobs
+}
+
+// returned notes that a job handed to the second lane is done.
+func (l *lane) returned(c credit.CustomerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.away[c]--; l.away[c] == 0 {
+		delete(l.away, c)
 	}
-	return mixed, alone
 }
 
 // run brings every job of a batch to its answer, or back into the queue.
@@ -218,12 +255,15 @@ func (l *lane) run(jobs []*job, skipLocked bool) {
 				j.sent = true
 			}
 		}
+		for _, j := range jobs {
+			l.snapshots.drop(j.op.header().Customer) // whatever was known may be why
+		}
 		if errors.Is(err, db.ErrRefused) {
 			l.bisect(jobs, skipLocked, err)
 			return
 		}
-		for _, j := range jobs {
-			l.snapshots.drop(j.op.header().Customer) // whatever was known may be why
+		if errors.Is(err, db.ErrLocked) {
+			l.endStuck()
 		}
 		l.svc.metrics.reruns.Inc()
 		now := time.Now()
@@ -241,22 +281,32 @@ func (l *lane) run(jobs []*job, skipLocked bool) {
 		l.svc.log.Warn("batch is run again", "try", try, "jobs", len(jobs), "error", err)
 		pause := min(time.Duration(1<<min(try, 8))*time.Millisecond, 200*time.Millisecond)
 		time.Sleep(pause/2 + rand.N(pause))
+		l.svc.failpoint("rerun")
+	}
+}
+
+// endStuck frees customers that a frozen or vanished process has left locked.
+func (l *lane) endStuck() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	ended, err := l.svc.arbiter.EndStuck(ctx)
+	if ended > 0 || err != nil {
+		l.svc.log.Warn("a customer stayed locked", "sessions_ended", ended, "error", err)
 	}
 }
 
 // maxTries bounds how often a batch that certainly changed nothing is run again.
 const maxTries = 8
 
-// requeue puts those back that another process kept locked.
+// requeue puts those back that another process kept locked. When there was nothing else to do, waiting for them is best.
 func (l *lane) requeue(skipped []*job, all bool) {
 	if len(skipped) == 0 {
 		return
 	}
-	if all {
-		time.Sleep(time.Millisecond) // let the other process finish
-	}
 	for _, j := range skipped {
-		j.skips++
+		if j.skips++; all {
+			j.skips = maxSkips
+		}
 	}
 	l.mu.Lock()
 	l.queue = append(slices.Clone(skipped), l.queue...)
@@ -283,7 +333,12 @@ func (l *lane) bisect(jobs []*job, skipLocked bool, err error) {
 	j.finish(Answer{}, fmt.Errorf("decide %T for %s: %w", j.op, j.op.header().Customer, err))
 }
 
-func (j *job) finish(a Answer, err error) { j.done <- result{a, err} }
+func (j *job) finish(a Answer, err error) {
+	if j.away != nil {
+		j.away.returned(j.op.header().Customer)
+	}
+	j.done <- result{a, err}
+}
 
 // giveUp answers without an outcome.
 func (j *job) giveUp(cause error) {
@@ -298,7 +353,8 @@ func (j *job) giveUp(cause error) {
 // batch is one attempt at a transaction.
 type batch struct {
 	lane      *lane
-	skipping  bool // customers locked by others are passed over
+	began     time.Time // before anything was read
+	skipping  bool      // customers locked by others are passed over
 	locked    *db.Locked
 	customers map[credit.CustomerID]*customer
 	changes   db.Changes
@@ -317,17 +373,25 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 			l.conn = nil
 			return nil, err
 		}
+		if l.svc.cfg.Failpoints != nil {
+			l.conn.Sent = l.svc.cfg.Failpoints["sent"]
+		}
 	}
-	b := &batch{lane: l}
-	asked := time.Now()
+	l.svc.failpoint("locking")
+	b := &batch{lane: l, began: time.Now()}
+	asked := l.svc.cfg.Now()
 	if err := b.lock(ctx, jobs, skipLocked); err != nil {
 		return nil, err
 	}
-	if skew := clockSkew(b.locked.Now, asked, time.Now()); skew > maxClockSkew {
+	if skew := clockSkew(b.locked.Now, asked, l.svc.cfg.Now()); skew > maxClockSkew {
 		l.conn.Close()
 		l.svc.metrics.clockSkew.Inc()
 		l.svc.log.Error("clock differs from the database's", "skew", skew)
 		for _, j := range jobs {
+			if j.sent {
+				j.giveUp(errors.New("the clock differs"))
+				continue
+			}
 			j.finish(Answer{}, credit.Errorf(credit.ClockSkew, "This server's clock differs from the database's by %s.", skew.Round(time.Second)))
 		}
 		return nil, nil
@@ -362,6 +426,7 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 	}
 	l.svc.failpoint("committed")
 	b.publish()
+	l.svc.failpoint("published")
 	for i, j := range jobs {
 		if waiting == nil || !waiting[i] {
 			j.finish(b.results[i].answer, b.results[i].err)
@@ -404,8 +469,7 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 		}
 		r.Grants = append(r.Grants, j.op.grants()...)
 	}
-	b.skipping = skipLocked && len(r.Customers) > 1
-	r.SkipLocked = b.skipping
+	b.skipping, r.SkipLocked = skipLocked, skipLocked
 	slices.SortFunc(r.Customers, func(a, b credit.CustomerID) int { return slices.Compare(a[:], b[:]) })
 	var err error
 	if b.locked, err = l.conn.Lock(ctx, r); err != nil {
@@ -429,6 +493,14 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 		} else {
 			for id, s := range more {
 				loaded[id] = s
+			}
+		}
+	}
+	for _, state := range loaded {
+		for _, w := range state.Wallets {
+			if _, err := l.svc.Unit(w.Unit); err != nil { // a decision needs to know its scale
+				l.conn.Close()
+				return fmt.Errorf("look for the unit of wallet %s: %w", w.ID, err)
 			}
 		}
 	}
@@ -587,7 +659,7 @@ func (b *batch) publish() {
 	for id, c := range b.customers {
 		snap := c.base
 		if c.ver != snap.ver {
-			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
+			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, seen: b.began, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
 			b.lane.svc.pusher.push(id, snap)
 		}
 		b.lane.snapshots.put(id, snap)

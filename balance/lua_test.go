@@ -71,7 +71,7 @@ func (w world) amount() credit.Amount {
 }
 
 func (w world) customer() *snapshot {
-	s := &snapshot{epoch: fmt.Sprintf("%08X", w.IntN(3)), ver: w.Int64N(1 << 40), wallets: map[credit.WalletID]*credit.Wallet{}}
+	s := &snapshot{epoch: fmt.Sprintf("%08X", w.IntN(3)), ver: w.Int64N(1 << 40), seen: time.Now(), wallets: map[credit.WalletID]*credit.Wallet{}}
 	var wallets []*credit.Wallet
 	for i := range 1 + w.IntN(3) {
 		wl := &credit.Wallet{ID: credit.WalletID{byte(i), 1}, Unit: someUnits[w.IntN(2)*w.IntN(2)], Priority: w.IntN(2), Scope: w.scope()}
@@ -217,7 +217,7 @@ func TestLoadNeverGoesBack(t *testing.T) {
 	id := credit.NewID[credit.CustomerID]()
 	at := func(epoch string, ver int64, available credit.Amount) map[credit.CustomerID]*snapshot {
 		wl := &credit.Wallet{ID: credit.WalletID{9}, Unit: "CRD"}
-		return map[credit.CustomerID]*snapshot{id: {epoch: epoch, ver: ver, wallets: map[credit.WalletID]*credit.Wallet{wl.ID: wl},
+		return map[credit.CustomerID]*snapshot{id: {epoch: epoch, ver: ver, seen: time.Now(), wallets: map[credit.WalletID]*credit.Wallet{wl.ID: wl},
 			grants: []*credit.Grant{{ID: credit.GrantID{1}, Wallet: wl, Available: available}}}}
 	}
 	for _, step := range []struct {

@@ -20,9 +20,9 @@ type Owing struct {
 
 // Owed computes what units of a grant's available credits cost: the part of its price that lies between what has left the grant so far
 // and what will have left it then, so that all parts of a price sum to the price. rate converts a price in another currency
-// than the entity's; zero is the purchase's rate.
+// than the entity's; zero is the purchase's rate. Only a purchase owes anything: a concession's price was never paid.
 func Owed(g *credit.Grant, units credit.Amount, rate decimal.Decimal, currency string) (Owing, error) {
-	if g.Price.Currency == "" || g.Granted == 0 || g.Type == credit.Overage {
+	if g.Type != credit.Purchased || g.Price.Currency == "" || g.Granted == 0 {
 		return Owing{}, nil
 	}
 	gone := g.Granted - g.Available - g.Held

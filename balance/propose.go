@@ -43,6 +43,7 @@ func (p *proposer) work() {
 		if len(jobs) == 0 {
 			return
 		}
+		p.svc.failpoint("proposing")
 		p.ask(jobs)
 		p.svc.failpoint("proposed")
 		p.lane.offer(jobs...)
@@ -108,7 +109,8 @@ func (s *Service) wish(o *Consume) (wish, bool) {
 	return w, priced.Total > 0
 }
 
-// pusher brings committed snapshots into the cache: the newest of each customer, in batches, as fast as Redis takes them.
+// pusher brings committed snapshots into the cache: the newest of each customer, in batches, as fast as Redis takes them. While Redis is
+// away they wait, so that what Redis still has from before is replaced as soon as it is back.
 type pusher struct {
 	svc *Service
 
@@ -128,20 +130,34 @@ func newPusher(s *Service) *pusher {
 }
 
 func (p *pusher) push(c credit.CustomerID, s *snapshot) {
-	if p.svc.cache == nil || !p.svc.cache.breaker.closed() {
+	if p.svc.cache == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if have := p.pending[c]; have != nil && have.epoch == s.epoch && have.ver > s.ver {
-		return
-	}
-	if len(p.pending) >= maxPending {
+	p.keep(c, s)
+	p.start()
+}
+
+// resume goes on after the cache was away.
+func (p *pusher) resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start()
+}
+
+func (p *pusher) keep(c credit.CustomerID, s *snapshot) {
+	have := p.pending[c]
+	switch {
+	case have == nil && len(p.pending) >= maxPending:
 		p.svc.metrics.pushesDropped.Inc()
-		return
+	case have == nil || have.epoch < s.epoch || have.epoch == s.epoch && have.ver <= s.ver:
+		p.pending[c] = s
 	}
-	p.pending[c] = s
-	if !p.busy {
+}
+
+func (p *pusher) start() {
+	if !p.busy && len(p.pending) > 0 && p.svc.cache.breaker.closed() {
 		p.busy = true
 		p.svc.running.Go(p.work)
 	}
@@ -151,7 +167,10 @@ func (p *pusher) work() {
 	for {
 		p.mu.Lock()
 		n := min(len(p.pending), pushBatch)
-		p.busy = n > 0
+		if p.busy = n > 0 && p.svc.cache.breaker.closed(); !p.busy {
+			p.mu.Unlock()
+			return
+		}
 		batch := make(map[credit.CustomerID]*snapshot, n)
 		for id, s := range p.pending {
 			if len(batch) == n {
@@ -161,14 +180,23 @@ func (p *pusher) work() {
 			delete(p.pending, id)
 		}
 		p.mu.Unlock()
-		if n == 0 {
-			return
-		}
+		p.svc.failpoint("pushing")
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		if err := p.svc.cache.load(ctx, batch); err != nil {
-			p.svc.metrics.cacheErrors.Inc()
-		}
+		err := p.svc.cache.load(ctx, batch)
 		cancel()
-		p.svc.metrics.pushes.Add(len(batch))
+		p.svc.failpoint("pushed")
+		if err == nil {
+			p.svc.metrics.pushes.Add(n)
+			continue
+		}
+		p.svc.metrics.cacheErrors.Inc()
+		if isScriptError(err) {
+			continue
+		}
+		p.mu.Lock()
+		for id, s := range batch {
+			p.keep(id, s)
+		}
+		p.mu.Unlock()
 	}
 }

@@ -48,6 +48,7 @@ func (s *Service) scale(unit string) int {
 
 // fill reads a customer from Postgres and puts it into the cache.
 func (s *Service) fill(ctx context.Context, c credit.CustomerID) (*snapshot, time.Time, error) {
+	began := time.Now()
 	epoch, now, heads, states, err := s.store.Snapshots(ctx, []credit.CustomerID{c})
 	if err != nil {
 		return nil, now, err
@@ -57,6 +58,8 @@ func (s *Service) fill(ctx context.Context, c credit.CustomerID) (*snapshot, tim
 		return nil, now, credit.Errorf(credit.CustomerNotFound, "There is no customer %s.", c)
 	}
 	snap := newSnapshot(epoch, heads[c], state)
+	snap.seen = began
+	s.failpoint("filled")
 	s.pusher.push(c, snap)
 	return snap, now, nil
 }

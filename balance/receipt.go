@@ -95,7 +95,8 @@ type GrantDocument struct {
 	CreatedAt   Instant           `json:"created_at"`
 	IssuedAt    *Instant          `json:"issued_at"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
-	Ver         int64             `json:"ver,omitempty"` // in the answer to an operation
+	Reason      string            `json:"reason,omitempty"` // in the answer to an operation that has one
+	Ver         int64             `json:"ver,omitempty"`    // in the answer to an operation
 }
 
 // GrantBalance is where the granted credits are.

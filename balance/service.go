@@ -20,7 +20,7 @@ import (
 
 // Config bounds a Service. Zero fields take the defaults named.
 type Config struct {
-	Lanes     int           // connections that decide; 2
+	Lanes     int           // each has a connection that decides and one that waits for locks; 2
 	MaxBatch  int           // operations in one transaction; 256
 	Queue     int           // operations waiting in one lane before more are refused; 4096
 	MaxWait   time.Duration // before an operation that has not been carried out is given up; 2 s
@@ -172,13 +172,17 @@ func (s *Service) Do(ctx context.Context, op Operation) (Answer, error) {
 func (s *Service) DoAll(ctx context.Context, ops []Operation) []Result {
 	out := make([]Result, len(ops))
 	jobs := make([]*job, len(ops))
+	several := make(map[credit.CustomerID]int, len(ops))
+	for _, op := range ops {
+		several[op.header().Customer]++
+	}
 	for i, op := range ops {
 		j, err := s.prepare(op)
 		if err != nil {
 			out[i].Err = err
 			continue
 		}
-		jobs[i] = j
+		jobs[i], j.ordered = j, several[op.header().Customer] > 1
 		s.enqueue(ctx, j)
 	}
 	for i, j := range jobs {

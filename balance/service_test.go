@@ -164,6 +164,7 @@ func TestRandomLivesConserve(t *testing.T) {
 		for range rapid.IntRange(1, 4).Draw(rt, "grants") {
 			grants = append(grants, w.Grant(t, c, rapid.SampledFrom([]credit.WalletID{wallet, second}).Draw(rt, "wallet"),
 				credit.Amount(rapid.IntRange(1, 20).Draw(rt, "amount"))*one, func(o *balance.CreateGrant) {
+					o.Grant.Type = credit.Purchased
 					o.Grant.Price, o.Pending = credit.Money{Minor: rapid.Int64Range(0, 1000).Draw(rt, "price"), Currency: "USD"}, rapid.Bool().Draw(rt, "pending")
 				}))
 		}

@@ -13,6 +13,7 @@ type snapshot struct {
 	epoch    string
 	ver      int64
 	at       time.Time // of the newest operation
+	seen     time.Time // when this was the newest version, by this process's clock; zero for what is never cached
 	currency string
 	card     credit.RateCardID
 	wallets  map[credit.WalletID]*credit.Wallet

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -57,6 +58,24 @@ func (s *Service) CompareCache(ctx context.Context, share int, settle time.Durat
 	}
 }
 
+// Compare holds the cached entries of some customers against Postgres, for package verify: how many were compared, and which differ at a
+// moment when nothing was under way, each "<id> <how>".
+func (s *Service) Compare(ctx context.Context, customers []credit.CustomerID) (checked int, differ []string, err error) {
+	var d Drift
+	for batch := range slices.Chunk(customers, compareBatch) {
+		if err := s.compare(ctx, batch, time.Second, &d); err != nil {
+			return d.Checked, differ, err
+		}
+	}
+	for _, id := range d.Differ {
+		differ = append(differ, id.String()+" has other balances in the cache")
+	}
+	for _, id := range d.Behind {
+		differ = append(differ, id.String()+" has an old version in the cache")
+	}
+	return d.Checked, differ, nil
+}
+
 // SweepCache repairs what CompareCache finds.
 func (s *Service) SweepCache(ctx context.Context, share int) (Drift, error) {
 	d, err := s.CompareCache(ctx, share, time.Second)
@@ -81,8 +100,8 @@ func customerOfKey(key string) (credit.CustomerID, bool) {
 }
 
 func (s *Service) compare(ctx context.Context, batch []credit.CustomerID, settle time.Duration, d *Drift) error {
-	d.Checked += len(batch)
-	suspects, err := s.differing(ctx, batch)
+	cached, suspects, err := s.differing(ctx, batch)
+	d.Checked += cached
 	if err != nil || len(suspects) == 0 {
 		return err
 	}
@@ -95,7 +114,7 @@ func (s *Service) compare(ctx context.Context, batch []credit.CustomerID, settle
 	for id := range suspects {
 		again = append(again, id)
 	}
-	still, err := s.differing(ctx, again)
+	_, still, err := s.differing(ctx, again)
 	if err != nil {
 		return err
 	}
@@ -117,10 +136,10 @@ type difference struct {
 	behind bool
 }
 
-// differing reads the cache and then Postgres, and returns the cached customers that are not the same in both.
-func (s *Service) differing(ctx context.Context, batch []credit.CustomerID) (map[credit.CustomerID]difference, error) {
+// differing reads the cache and then Postgres, and returns how many of the customers are cached and those that are not the same in both.
+func (s *Service) differing(ctx context.Context, batch []credit.CustomerID) (cached int, _ map[credit.CustomerID]difference, _ error) {
 	if len(batch) == 0 {
-		return nil, nil
+		return 0, nil, nil
 	}
 	raw := make([]*redis.MapStringStringCmd, len(batch))
 	ttl := make([]*redis.DurationCmd, len(batch))
@@ -131,18 +150,19 @@ func (s *Service) differing(ctx context.Context, batch []credit.CustomerID) (map
 		return nil
 	})
 	if err != nil && !isScriptError(err) {
-		return nil, fmt.Errorf("read the cache: %w", err)
+		return 0, nil, fmt.Errorf("read the cache: %w", err)
 	}
 	epoch, _, heads, states, err := s.store.Snapshots(ctx, batch)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	out := make(map[credit.CustomerID]difference)
 	for i, id := range batch {
 		fields, err := raw[i].Result()
 		if err == nil && len(fields) == 0 {
-			continue // gone meanwhile
+			continue
 		}
+		cached++
 		head := heads[id]
 		if err != nil || states[id] == nil || ttl[i].Val() <= 0 || ttl[i].Val() > cacheTTL {
 			out[id] = difference{head: head.Ver}
@@ -156,7 +176,7 @@ func (s *Service) differing(ctx context.Context, batch []credit.CustomerID) (map
 			out[id] = difference{head: head.Ver}
 		}
 	}
-	return out, nil
+	return cached, out, nil
 }
 
 func sameFields(have map[string]string, snap *snapshot) bool {

@@ -37,9 +37,9 @@ type bench struct {
 
 	url, redis string
 	api        string // host:port
-	hot        string
 	customers  []string
 	run        string
+	keys       atomic.Int64
 }
 
 const apiKey = "tly_bench_0123456789abcdefghijklmnopqrstuv"
@@ -55,16 +55,30 @@ func main() {
 	flag.DurationVar(&b.WarmUp, "warm-up", 3*time.Second, "time before measuring")
 	flag.DurationVar(&b.Measure, "measure", 10*time.Second, "time measured, for each figure")
 	flag.StringVar(&b.Program, "program", ".tallystick/bin/tallystick", "tallystick binary")
+	grants := flag.Int("grants", 0, "instead of the endpoint, measure so many open grants")
+	expire := flag.Int("expire", 10_000, "grants of -grants that expire within the same minute")
+	starts := flag.Duration("starts", 4*time.Minute, "time for starting workflows before the expiries, with -grants")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := b.all(ctx); err != nil {
+	err := b.all(ctx, func() error {
+		if *grants > 0 {
+			return b.grants(ctx, *grants, *expire, *starts)
+		}
+		fmt.Printf("%d keep-alive clients, %s measured for each figure after %s of warm-up, everything on this machine\n\n", b.Clients, b.Measure, b.WarmUp)
+		if err := b.seedCustomers(); err != nil {
+			return err
+		}
+		return b.measure(ctx)
+	})
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func (b *bench) all(ctx context.Context) error {
+// all makes a database, serves the API on it, and runs what is to be measured.
+func (b *bench) all(ctx context.Context, do func() error) error {
 	server, redis := os.Getenv("TALLYSTICK_TEST_DATABASE_URL"), os.Getenv("TALLYSTICK_TEST_REDIS_ADDR")
 	if server == "" || redis == "" {
 		return errors.New(`no servers to measure on; run "make bench"`)
@@ -78,11 +92,10 @@ func (b *bench) all(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	fmt.Printf("%d keep-alive clients, %s measured for each figure after %s of warm-up, everything on this machine\n\n", b.Clients, b.Measure, b.WarmUp)
 	if err := b.seed(); err != nil {
-		return err
+		return fmt.Errorf("seed: %w", err)
 	}
-	return b.measure(ctx)
+	return do()
 }
 
 func (b *bench) measure(ctx context.Context) error {
@@ -251,36 +264,36 @@ func waitUntilUp(url string) error {
 	return fmt.Errorf("%s does not answer", url)
 }
 
-// seed makes the customers through the API.
-func (b *bench) seed() error {
-	began := time.Now()
-	var keys atomic.Int64
-	post := func(path string, body any) (map[string]any, error) {
-		doc, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		req, err := http.NewRequest(http.MethodPost, "http://"+b.api+path, bytes.NewReader(doc))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Authorization", "Bearer "+apiKey)
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set("Idempotency-Key", fmt.Sprintf("seed-%s-%d", b.run, keys.Add(1)))
-		res, err := client.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		defer res.Body.Close()
-		var out map[string]any
-		if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
-			return nil, err
-		}
-		if res.StatusCode/100 != 2 {
-			return nil, fmt.Errorf("POST %s: %v", path, out)
-		}
-		return out, nil
+// post calls the API as an application would.
+func (b *bench) post(path string, body any) (map[string]any, error) {
+	doc, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
 	}
+	req, err := http.NewRequest(http.MethodPost, "http://"+b.api+path, bytes.NewReader(doc))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+apiKey)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", fmt.Sprintf("seed-%s-%d", b.run, b.keys.Add(1)))
+	res, err := httpClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	var out map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		return nil, err
+	}
+	if res.StatusCode/100 != 2 {
+		return nil, fmt.Errorf("POST %s: %v", path, out)
+	}
+	return out, nil
+}
+
+// seed makes what customers need.
+func (b *bench) seed() error {
 	for _, step := range []struct {
 		path string
 		body map[string]any
@@ -290,10 +303,16 @@ func (b *bench) seed() error {
 		{"/v1/rate_cards", map[string]any{"code": "standard", "unit": "CREDIT", "default": true}},
 		{"/v1/rate_cards/standard/versions", map[string]any{"document": rateCard()}},
 	} {
-		if _, err := post(step.path, step.body); err != nil {
-			return fmt.Errorf("seed: %w", err)
+		if _, err := b.post(step.path, step.body); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// seedCustomers makes the customers through the API.
+func (b *bench) seedCustomers() error {
+	began := time.Now()
 	b.customers = make([]string, b.Customers)
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]
@@ -305,7 +324,7 @@ func (b *bench) seed() error {
 				if n >= b.Customers {
 					return
 				}
-				id, err := b.customer(post, n)
+				id, err := b.customer(n)
 				if err != nil {
 					failed.Store(&err)
 					return
@@ -316,7 +335,7 @@ func (b *bench) seed() error {
 	}
 	wg.Wait()
 	if err := failed.Load(); err != nil {
-		return fmt.Errorf("seed: %w", *err)
+		return fmt.Errorf("make customers: %w", *err)
 	}
 	fmt.Printf("  %d customers with a wallet and two grants each made through the API in %.1f s\n", b.Customers, time.Since(began).Seconds())
 	conn, err := pgx.Connect(context.Background(), b.url)
@@ -331,15 +350,15 @@ func (b *bench) seed() error {
 	return err
 }
 
-var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+var httpClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
-func (b *bench) customer(post func(string, any) (map[string]any, error), n int) (string, error) {
-	made, err := post("/v1/customers", map[string]any{"name": fmt.Sprint("Customer ", n), "external_id": fmt.Sprint("c", n), "legal_entity": "main"})
+func (b *bench) customer(n int) (string, error) {
+	made, err := b.post("/v1/customers", map[string]any{"name": fmt.Sprint("Customer ", n), "external_id": fmt.Sprint("c", n), "legal_entity": "main"})
 	if err != nil {
 		return "", err
 	}
 	id := made["id"].(string)
-	wallet, err := post("/v1/wallets", map[string]any{"customer": id, "name": "main", "unit": "CREDIT"})
+	wallet, err := b.post("/v1/wallets", map[string]any{"customer": id, "name": "main", "unit": "CREDIT"})
 	if err != nil {
 		return "", err
 	}
@@ -348,7 +367,7 @@ func (b *bench) customer(post func(string, any) (map[string]any, error), n int) 
 		{"type": "purchased", "amount": "1000000000", "price": map[string]any{"amount": "1000.00", "tax": "0.00", "currency": "USD"}},
 	} {
 		grant["wallet"] = wallet["id"]
-		if _, err := post("/v1/grants", grant); err != nil {
+		if _, err := b.post("/v1/grants", grant); err != nil {
 			return "", err
 		}
 	}

@@ -65,12 +65,12 @@ func DerivedID[I anyID](cause string) I {
 	return I(uuid.NewSHA1(uuid.NameSpaceURL, []byte("tallystick:"+id.prefix()+":"+cause)))
 }
 
-// ParseID reads what String wrote: ParseID[GrantID](s). Any other text is an [Error] coded invalid_id.
+// ParseID reads what String wrote: ParseID[GrantID](s). Any other text, and that of the zero identifier, is an [Error] coded invalid_id.
 func ParseID[I anyID](s string) (I, error) {
 	var id, zero I
 	text, ok := strings.CutPrefix(s, id.prefix()+"_")
 	if ok && len(text) == idTextLen {
-		if n, err := idText.Decode(id[:], []byte(text)); err == nil && n == len(id) && id.String() == s {
+		if n, err := idText.Decode(id[:], []byte(text)); err == nil && n == len(id) && id.String() == s && id != zero {
 			return id, nil
 		}
 	}

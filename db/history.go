@@ -18,6 +18,7 @@ type Scope struct {
 	Customer credit.CustomerID
 	Wallet   credit.WalletID
 	Grant    credit.GrantID
+	Unit     credit.Unit // of the grant or wallet; Name may be missing
 }
 
 type (
@@ -26,8 +27,8 @@ type (
 		OperationRow
 		// Movements are those of the scope's grants; none when the operation moved no credits.
 		Movements []MovementLine
-		// Before and After are what the scope had available; for a customer, in the operation's unit. Scale is 0 and both are
-		// without meaning when the operation has no unit.
+		// Before and After are what the scope had available; for a customer, in the operation's unit, and without meaning when that
+		// is empty. In the history of a grant or wallet every operation has its unit.
 		Before, After credit.Amount
 		Scale         int
 	}
@@ -151,7 +152,7 @@ func (s *Store) addBalances(ctx context.Context, sc Scope, lines []HistoryLine) 
 		return err
 	}
 	balances := make(map[string]credit.Amount)
-	scales := make(map[string]int)
+	scales := map[string]int{sc.Unit.Code: sc.Unit.Scale}
 	for _, w := range wallets {
 		balances[w.Unit] += w.Available
 		scales[w.Unit] = w.Scale
@@ -159,10 +160,7 @@ func (s *Store) addBalances(ctx context.Context, sc Scope, lines []HistoryLine) 
 	for i := range lines {
 		l := &lines[i]
 		if l.Unit == "" {
-			if sc.Grant.IsZero() && sc.Wallet.IsZero() || len(wallets) == 0 {
-				continue
-			}
-			l.Unit = wallets[0].Unit // what moved nothing left the grant or wallet as it was
+			l.Unit = sc.Unit.Code // what moved nothing left the grant or wallet as it was
 		}
 		after := balances[l.Unit]
 		l.Before, l.After = after, after

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -180,6 +181,9 @@ func settleRefund(ctx context.Context, q *sqlc.Queries, refund credit.RefundID, 
 			done.Entry = ledger.EntryID(cause)
 		}
 		return done, nil
+	}
+	if how.At.IsZero() {
+		return Settlement{}, errors.New("it is not said when it was paid")
 	}
 	calendar, err := time.LoadLocation(r.TimeZone)
 	if err != nil {

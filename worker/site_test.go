@@ -74,7 +74,7 @@ func (s *site) run() (stop func()) {
 // until waits for a condition.
 func (s *site) until(what string, holds func() bool) {
 	s.t.Helper()
-	const patience = 30 * time.Second
+	const patience = time.Minute
 	for begin := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(begin) > patience {
 			s.t.Fatalf("in %s it did not come about: %s", patience, what)
@@ -133,7 +133,7 @@ func (s *site) update(g credit.GrantID, name, id string, arg any) (o workflows.O
 // ended waits for a workflow to end well and reads its result.
 func (s *site) ended(id string, result any) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s.until(id+" is started", func() bool {
 		_, err := s.w.client.DescribeWorkflow(ctx, id, "")

@@ -105,8 +105,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// repeat does something again and again until ctx ends: at once while there is more to do, else after the pause. Failures make the pause
-// longer, up to 10 s or itself, and are logged when they begin, now and then while they last, and when they end.
+// repeat does something again and again until ctx ends: at once while there is more to do, else after the pause. After a failure it tries again
+// soon, and then less and less often down to every 10 s; failures are logged when they begin, now and then while they last, and when they end.
 func (w *worker) repeat(ctx context.Context, what string, pause time.Duration, do func(context.Context) (more bool, err error)) {
 	for failures := 0; ctx.Err() == nil; {
 		more, err := do(ctx)
@@ -119,7 +119,7 @@ func (w *worker) repeat(ctx context.Context, what string, pause time.Duration, d
 				w.log.ErrorContext(ctx, "cannot "+what, "failures", failures, "error", err)
 			}
 			w.metrics.failures.WithLabelValues(what).Inc()
-			wait = max(pause, min(100*time.Millisecond<<min(failures, 7), 10*time.Second))
+			wait = min(100*time.Millisecond<<min(failures, 7), 10*time.Second)
 		case failures > 0:
 			w.log.InfoContext(ctx, "can "+what+" again", "failures", failures)
 			failures = 0

@@ -155,7 +155,7 @@ var endText = map[credit.Status]string{
 	credit.StatusVoided:   "Voided: what was left is taken away.",
 }
 
-// hear looks into the signals that have come, unless they tell of nothing new.
+// hear looks into the signals that have come, unless they tell of nothing new or the grant is over.
 func (l *lifecycle) hear(ctx workflow.Context) error {
 	for {
 		var c Change
@@ -171,7 +171,7 @@ func (l *lifecycle) hear(ctx workflow.Context) error {
 		}
 	}
 	l.heard = nil
-	if !news {
+	if !news || l.facts.Over() {
 		return nil
 	}
 	if err := l.look(ctx); err != nil {

@@ -547,9 +547,7 @@ func TestContinuesAsNew(t *testing.T) {
 		t.Fatalf("ended with %v", err)
 	}
 	var in workflows.GrantInput
-	if err := json.Unmarshal(next.Input.Payloads[0].Data, &in); err != nil {
-		t.Fatal(err)
-	}
+	readInput(t, next, &in)
 	if in.GrantRef != l.facts.GrantRef || in.Reminders.Told != 30 || !in.Booked || len(in.Story.Lines) != 3 {
 		t.Fatalf("handed over %+v", in)
 	}
@@ -564,6 +562,13 @@ func TestContinuesAsNew(t *testing.T) {
 	}
 	m.want("read @31", "remind 7 @53", "remind 1 @59", "expire @60", "post @60")
 	m.told("Created and issued", "booked", "30 days", "7 days", "1 day ", "Expired")
+}
+
+func readInput(t *testing.T, next *workflow.ContinueAsNewError, in any) {
+	t.Helper()
+	if err := json.Unmarshal(next.Input.Payloads[0].Data, in); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestCancellingDoesNotTouchTheGrant(t *testing.T) {

@@ -133,6 +133,9 @@ func onUpdate[T asked](ctx workflow.Context, l *lifecycle, name, description str
 		now := workflow.Now(ctx)
 		l.learn(now, done.Grant, fmt.Sprintf("%s: %s (%s)", done.Did, oneLine(r.Reason), actorText(r.Actor)))
 		l.woken.SendAsync(true)
+		if err := l.show(ctx, l.next(now)); err != nil {
+			return Outcome{}, err
+		}
 		return Outcome{Did: done.Did, State: done.Grant.State(now), ExpiresAt: orNil(done.Grant.ExpiresAt), RefundID: done.Refund}, nil
 	}
 	return workflow.SetUpdateHandlerWithOptions(ctx, name, handle, workflow.UpdateHandlerOptions{Description: description, Validator: validate})

@@ -78,7 +78,8 @@ const (
 //	            "model": "per_unit", "price": "2.5", "per": "1000000"}]}
 //
 // "aggregation", "description", "match", "model" and "per" (then 1) may be left out; fields that it does not know are refused. Two
-// rates that could both be the most specific for one usage are refused, so a usage has one price whatever the order of the rates.
+// rates of one meter that name as many dimensions and could match one usage are refused, even where a third is more specific than
+// both: so a usage has one price whatever the order of the rates.
 //
 // The error is a [credit.Error] coded invalid_request whose Issues list every fault, up to 1,000 of them, by JSON pointer into
 // the document. An ambiguity is reported at the later rate, once per rate.

@@ -19,11 +19,11 @@ type Line struct {
 	Dims     credit.Dimensions // of this line alone; they go before those of the usage
 }
 
-// Usage is what one event used.
+// Usage is what one event used. The bounds of its dimensions are the caller's matter: see [credit.CheckDimensions].
 type Usage struct {
-	At    time.Time // when; it chooses the version
-	Lines []Line    // 1 to 1,000
-	Dims  credit.Dimensions
+	At    time.Time         // when; it chooses the version
+	Lines []Line            // 1 to 1,000
+	Dims  credit.Dimensions // common to the lines; nil: none
 }
 
 const maxLines = 1_000

@@ -441,7 +441,7 @@ func TestPriceFindsEveryRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := bookOf(t, sixDimensions(2_000, "1000000"))
-	for _, r := range doc.Rates {
+	for i, r := range doc.Rates {
 		dims := credit.Dimensions{"unrelated": "x"}
 		for name, values := range r.Match {
 			dims[name] = values[len(values)-1]
@@ -449,6 +449,9 @@ func TestPriceFindsEveryRate(t *testing.T) {
 		p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: dims, Lines: []rating.Line{{Meter: r.Meter, Quantity: number("1000000")}}})
 		if err != nil || p.Lines[0].RateID != r.ID || !p.Lines[0].Cost.Equal(r.Price) {
 			t.Fatalf("%+v: %+v, %v", r, p, err)
+		}
+		if i%50 > 0 { // a refusal looks at every rate, for what is nearest
+			continue
 		}
 		for name := range r.Match {
 			without := maps.Clone(dims)

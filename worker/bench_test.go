@@ -1,0 +1,143 @@
+package worker
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/tallystick/tallystick/balance"
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/workflows"
+)
+
+var (
+	benchGrants  = flag.Int("grants", 2000, "grants of BenchmarkGrants")
+	benchExpired = flag.Int("expired", 500, "how many of them expire within the same second")
+)
+
+// BenchmarkGrants creates many grants for many customers, starts their workflows as fast as the machine can, and lets some expire
+// together. It prints what that costs; the number of iterations means nothing.
+//
+//	make bench PKG=./worker ARGS='-run ^$ -bench Grants -args -grants 100000 -expired 10000'
+func BenchmarkGrants(b *testing.B) {
+	s := newSite(b, func(c *Config) { c.StartsPerSecond = 100_000 })
+	customers := make([]credit.CustomerID, min(1000, *benchGrants))
+	wallets := make([]credit.WalletID, len(customers))
+	for i := range customers {
+		customers[i], wallets[i] = s.Customer(b)
+	}
+	due := time.Now().Add(time.Duration(*benchGrants/25+60) * time.Second)
+	begin := time.Now()
+	for at := 0; at < *benchGrants; at += 1000 {
+		var ops []balance.Operation
+		for i := at; i < min(at+1000, *benchGrants); i++ {
+			until := due
+			if i >= *benchExpired {
+				until = due.Add(60 * day)
+			}
+			c := i % len(customers)
+			ops = append(ops, &balance.CreateGrant{Header: balance.Header{Customer: customers[c]}, Grant: credit.Grant{
+				ID: credit.NewID[credit.GrantID](), Wallet: &credit.Wallet{ID: wallets[c]}, Type: credit.Promotional, Priority: 100, Amount: one,
+				RatePolicy: credit.Floating, ExpiresAt: until,
+			}})
+		}
+		for _, r := range s.Service.DoAll(context.Background(), ops) {
+			if r.Err != nil {
+				b.Fatal(r.Err)
+			}
+		}
+	}
+	report(b, "grants created", *benchGrants, begin)
+
+	begin = time.Now()
+	stop := s.run()
+	patiently := func(what string, holds func() bool) {
+		for begin := time.Now(); !holds(); time.Sleep(100 * time.Millisecond) {
+			if time.Since(begin) > time.Hour {
+				b.Fatal(what)
+			}
+		}
+	}
+	patiently("started", func() bool { return s.count("SELECT count(*) FROM outbox WHERE topic = 'grant.start'") == 0 })
+	report(b, "workflows started", *benchGrants, begin)
+	waiting := fmt.Sprintf("WorkflowType = 'GrantLifecycle' AND ExecutionStatus = 'Running' AND TaskQueue = '%sgrants'", s.cfg.Prefix)
+	patiently("listed", func() bool { return s.counted(waiting) == *benchGrants })
+	report(b, "workflows listed", *benchGrants, begin)
+	memory(b, "with all of them open")
+
+	patiently("due", func() bool { return time.Now().After(due) })
+	patiently("expired", func() bool { return s.count("SELECT count(*) FROM operations WHERE kind = 'expire'") == *benchExpired })
+	report(b, "grants expired", *benchExpired, due)
+	var lags []time.Duration
+	rows, err := s.Store.Pool.Query(context.Background(), "SELECT extract(epoch FROM o.at - o.service_at) FROM operations AS o WHERE kind = 'expire'")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for rows.Next() {
+		var seconds string
+		if err := rows.Scan(&seconds); err != nil {
+			b.Fatal(err)
+		}
+		lag, _ := time.ParseDuration(seconds + "s")
+		lags = append(lags, lag)
+	}
+	slices.Sort(lags)
+	b.Logf("%-22s p50 %s, p99 %s, max %s", "lag of expiry", lags[len(lags)/2], lags[len(lags)*99/100], lags[len(lags)-1])
+	patiently("completed", func() bool { return s.counted(waiting) == *benchGrants-*benchExpired })
+	report(b, "workflows completed", *benchExpired, due)
+	memory(b, "at the end")
+	if *benchGrants > *benchExpired {
+		open := s.listed("%s", waiting)[0]
+		b.Logf("%-22s %d events", "an open grant has", len(s.history(open, "").Events))
+	}
+	stop()
+	for b.Loop() {
+	}
+}
+
+func (s *site) counted(query string) int {
+	s.t.Helper()
+	r, err := s.w.client.CountWorkflow(context.Background(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return int(r.GetCount())
+}
+
+func report(b *testing.B, what string, n int, begin time.Time) {
+	took := time.Since(begin)
+	b.Logf("%-22s %6d in %8s: %d/s", what, n, took.Round(time.Millisecond), int64(n)*int64(time.Second)/int64(took))
+}
+
+// memory prints what this process and the Temporal server hold, if the latter's process id is told.
+func memory(b *testing.B, when string) {
+	line := fmt.Sprintf("%-22s this process %s", "memory "+when, rss("self"))
+	if pid := os.Getenv("TALLYSTICK_TEST_TEMPORAL_PID"); pid != "" {
+		line += ", Temporal " + rss(pid)
+	}
+	b.Log(line)
+}
+
+func rss(pid string) string {
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(status)) {
+		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, _ := strconv.Atoi(strings.Fields(kb)[0])
+			return fmt.Sprintf("%d MB", n/1024)
+		}
+	}
+	return "unknown"
+}
+
+var _ = workflows.GrantWorkflowID
