@@ -17,13 +17,14 @@ import (
 
 // cli is the grammar of the command line: one field per subcommand, each in a file of its own.
 type cli struct {
-	API     apiCmd     `cmd:"" name:"api" help:"Serve the HTTP API."`
-	Worker  workerCmd  `cmd:"" help:"Run the sweeps and the Temporal workers."`
-	Verify  verifyCmd  `cmd:"" help:"Recompute everything from the ledger and compare; ends with status 1 when anything differs."`
-	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to this release."`
-	Replay  replayCmd  `cmd:"" help:"Send a trace of language model requests through the API and tell what came of it."`
-	Dev     devCmd     `cmd:"" help:"Run everything on this machine: Postgres, Redis, Temporal and the platform."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	API      apiCmd      `cmd:"" name:"api" help:"Serve the HTTP API."`
+	Worker   workerCmd   `cmd:"" help:"Run the sweeps and the Temporal workers."`
+	Verify   verifyCmd   `cmd:"" help:"Recompute everything from the ledger and compare; ends with status 1 when anything differs."`
+	Unfreeze unfreezeCmd `cmd:"" help:"Let a customer move credits again that the auditor has frozen."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to this release."`
+	Replay   replayCmd   `cmd:"" help:"Send a trace of language model requests through the API and tell what came of it."`
+	Dev      devCmd      `cmd:"" help:"Run everything on this machine: Postgres, Redis, Temporal and the platform."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 // environ is what the program gets from its surroundings, so that a test can give it others.

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,8 +30,12 @@ type world struct {
 	no     atomic.Int64
 }
 
+// Tests with a world of their own run side by side.
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
 	w := &world{World: balancetest.New(t), secret: map[string]string{}}
 	var err error
 	if w.server, err = New(Config{Service: w.Service, Store: w.Store, Log: balancetest.Log(), Version: "test",
@@ -268,3 +273,26 @@ func decodeResults[R any](t testing.TB, a answer) []R {
 	}
 	return doc.Results
 }
+
+// countingReader is a body of blanks that knows how much of it was read.
+type countingReader struct {
+	left  int
+	taken atomic.Int64
+}
+
+func (r *countingReader) Read(b []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(len(b), r.left)
+	for i := range b[:n] {
+		b[i] = ' '
+	}
+	r.left -= n
+	r.taken.Add(int64(n))
+	return n, nil
+}
+
+func (r *countingReader) read() int64 { return r.taken.Load() }
+
+func sum(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }

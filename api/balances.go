@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/tallystick/tallystick/balance"
@@ -28,51 +27,13 @@ func (s *Server) balances(ctx context.Context, c *call) error {
 	if consistency == "strong" {
 		return c.do(ctx, http.StatusOK, &balance.ReadBalance{Header: balance.Header{Customer: customer, Actor: c.caller.no, RequestID: c.id}})
 	}
-	doc, err := s.service.Balance(ctx, customer)
-	if err != nil {
-		return err
-	}
 	buf := buffers.get()
 	defer buffers.put(buf)
-	*buf = appendBalance(*buf, &doc)
+	if *buf, err = s.service.AppendBalance(ctx, *buf, customer); err != nil {
+		return err
+	}
 	c.write(http.StatusOK, *buf)
 	return nil
-}
-
-// appendBalance writes a balance as encoding/json would. A test holds the two against each other.
-func appendBalance(b []byte, d *balance.BalanceDocument) []byte {
-	b = append(b, `{"customer_id":"`...)
-	b = d.CustomerID.Append(b)
-	b = append(b, `","ver":`...)
-	b = strconv.AppendInt(b, d.Ver, 10)
-	b = append(b, `,"consistent":`...)
-	b = strconv.AppendBool(b, d.Consistent)
-	b = append(b, `,"age_ms":`...)
-	b = strconv.AppendInt(b, d.AgeMS, 10)
-	b = append(b, `,"units":[`...)
-	for i := range d.Units {
-		u := &d.Units[i]
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"unit":`...)
-		b = appendString(b, u.Unit)
-		b = append(b, `,"available":`...)
-		b = appendString(b, u.Available)
-		b = append(b, `,"wallets":[`...)
-		for k := range u.Wallets {
-			if k > 0 {
-				b = append(b, ',')
-			}
-			b = append(b, `{"wallet_id":"`...)
-			b = u.Wallets[k].WalletID.Append(b)
-			b = append(b, `","available":`...)
-			b = appendString(b, u.Wallets[k].Available)
-			b = append(b, '}')
-		}
-		b = append(b, `]}`...)
-	}
-	return append(b, `]}`...)
 }
 
 // pastBalance is what could be used at an instant.

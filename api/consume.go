@@ -211,8 +211,8 @@ func shortest(s string) string {
 	if strings.IndexByte(s, '.') >= 0 {
 		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
 	}
-	if s == "" {
-		return "0"
+	if s == "" || s[0] == '.' {
+		return "0" + s
 	}
 	return s
 }

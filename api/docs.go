@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
@@ -32,8 +33,8 @@ type docs struct {
 	policy     string // Content-Security-Policy of the page: nothing but itself
 }
 
-// newDocs makes all forms of openapi.yaml.
-func newDocs() (*docs, error) {
+// theDocs makes all forms of openapi.yaml, once.
+var theDocs = sync.OnceValues(func() (*docs, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(openAPI, &root); err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
@@ -47,7 +48,7 @@ func newDocs() (*docs, error) {
 	var err error
 	d.page, err = renderDocs(root.Content[0])
 	return d, err
-}
+})
 
 // writeJSON writes YAML as JSON, in the order of the YAML.
 func writeJSON(out *bytes.Buffer, n *yaml.Node) error {

@@ -112,7 +112,7 @@ func TestGrantStatesInLists(t *testing.T) {
 		"allocated":       w.grant(t, "1", object{"effective_at": in(time.Hour)}),
 		"active":          w.grant(t, "1", nil),
 		"frozen":          w.grant(t, "1", nil),
-		"refunded":        w.grant(t, "1", nil),
+		"refunded":        w.grant(t, "1", object{"type": "purchased", "price": object{"amount": "1.00", "currency": "USD"}}),
 		"voided":          w.grant(t, "1", nil),
 		"expired":         w.grant(t, "1", object{"expires_at": in(300 * time.Millisecond)}),
 	}
@@ -224,7 +224,9 @@ func TestRefunds(t *testing.T) {
 	}
 	w.admin(t, "GET", "/v1/refunds/rfd_00000000000000000000000004", nil).problem(t, 404, credit.RefundNotFound)
 	free := w.grant(t, "10", nil)
-	if got := w.admin(t, "POST", "/v1/grants/"+free+"/refunds", object{"all": true, "reason": "x"}).want(t, 201); got.object(t)["money"] != nil || got.text(t, "status") != "nothing_to_pay" {
+	w.admin(t, "POST", "/v1/grants/"+free+"/refunds", object{"all": true, "reason": "x"}).problem(t, 409, credit.NotRefundable)
+	w.admin(t, "POST", "/v1/grants/"+free+"/refunds/preview", object{"all": true}).problem(t, 409, credit.NotRefundable)
+	if got := w.admin(t, "GET", "/v1/grants/"+free+"/refundable", nil).want(t, 200); got.text(t, "units") != "0" {
 		t.Errorf("%s", got.body)
 	}
 }

@@ -99,7 +99,7 @@ func historiesAgree(t *testing.T, w *world, random *rand.Rand) {
 		}
 		switch kind := kinds[random.IntN(len(kinds))]; {
 		case kind == "grant" || grant == "":
-			grants = append(grants, w.admin(t, "POST", "/v1/grants", object{"wallet": wallets[random.IntN(len(wallets))], "type": "granted", "amount": amount,
+			grants = append(grants, w.admin(t, "POST", "/v1/grants", object{"wallet": wallets[random.IntN(len(wallets))], "type": []string{"granted", "purchased"}[random.IntN(2)], "amount": amount,
 				"expires_at": "2090-01-01T00:00:00Z"}).want(t, 201).text(t, "id"))
 		case kind == "consume":
 			post("/v1/consume", object{"customer": name, "unit": "CRD", "amount": amount, "partial": random.IntN(2) == 0})

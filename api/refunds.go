@@ -86,7 +86,9 @@ func (s *Server) refundable(ctx context.Context, c *call) error {
 // cannotRefund says why units of a grant cannot be refunded as it stands; the operation decides the same way, under the lock.
 func cannotRefund(g *db.GrantView, units credit.Amount) error {
 	switch {
-	case g.Type == credit.Overage || g.Status == credit.StatusPending:
+	case g.Type != credit.Purchased:
+		return credit.Errorf(credit.NotRefundable, "A grant that is %s was not paid for; it can be voided.", g.Type).With("refundable", "0")
+	case g.Status == credit.StatusPending:
 		return credit.Errorf(credit.GrantState, "A grant that is %s cannot be refunded.", g.State(g.ReadAt)).With("state", string(g.State(g.ReadAt)))
 	case g.PastExpiry(g.ReadAt):
 		return credit.Errorf(credit.GrantExpired, "The grant expired at %s.", balance.Instant(g.ExpiresAt))

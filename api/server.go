@@ -59,7 +59,7 @@ func New(cfg Config) (*Server, error) {
 		s.registry = prometheus.NewRegistry()
 	}
 	s.metrics = newMetrics(s.registry)
-	docs, err := newDocs()
+	docs, err := theDocs()
 	if err != nil {
 		return nil, fmt.Errorf("read the API's description: %w", err)
 	}

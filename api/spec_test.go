@@ -28,7 +28,7 @@ type spec struct {
 const specURL = "https://tallystick.test/openapi.json"
 
 var theSpec = sync.OnceValues(func() (*spec, error) {
-	d, err := newDocs()
+	d, err := theDocs()
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (s *spec) validate(t testing.TB, where []string, body []byte, what string) 
 
 func TestDescriptionHasEveryRoute(t *testing.T) {
 	s := loadSpec(t)
-	d, err := newDocs()
+	d, err := theDocs()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestDescribedProblemsAreThoseThatExist(t *testing.T) {
 }
 
 func TestDescriptionAsJSONIsTheSameDocument(t *testing.T) {
-	d, err := newDocs()
+	d, err := theDocs()
 	if err != nil {
 		t.Fatal(err)
 	}

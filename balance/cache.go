@@ -2,7 +2,10 @@ package balance
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -18,10 +21,13 @@ import (
 var (
 	//go:embed load.lua
 	loadLua string
+	//go:embed confirm.lua
+	confirmLua string
 	//go:embed propose.lua
 	proposeLua string
 
 	loadScript    = redis.NewScript(loadLua)
+	confirmScript = redis.NewScript(confirmLua)
 	proposeScript = redis.NewScript(proposeLua)
 )
 
@@ -35,6 +41,7 @@ const (
 type Cache struct {
 	rdb     redis.UniversalClient
 	breaker breaker
+	scale   func(unit string) int // set by the service that uses it
 }
 
 // NewCache uses a Redis that may lose everything at any time. See [CacheOptions] for how to make the client.
@@ -58,26 +65,37 @@ func cacheKey(c credit.CustomerID) string { return "b:{" + c.String() + "}" }
 
 const fieldSeparator = "\x1d"
 
-// cacheFields writes a snapshot as the fields that load.lua stores; propose.lua has their form.
-func cacheFields(snap *snapshot) []any {
+// newForm writes what amounts do not change; propose.lua has its form.
+func newForm(snap *snapshot) *form {
 	n := min(len(snap.grants), cachedGrants)
-	fields := make([]any, 0, 8+4*n)
-	fields = append(fields, "n", strconv.Itoa(n))
+	f := &form{fields: make([]any, 0, 8+2*n), until: -1}
+	f.fields = append(f.fields, "n", strconv.Itoa(n))
 	if n < len(snap.grants) {
-		fields = append(fields, "m", "1")
+		f.fields = append(f.fields, "m", "1")
 	}
-	var wallets strings.Builder
-	for _, w := range snap.wallets {
-		wallets.WriteString(w.ID.String() + " " + w.Unit + " " + strconv.Itoa(w.Priority) + "\n")
+	names := sha256.New()
+	for i, g := range snap.grants {
+		info := grantInfo(g)
+		names.Write([]byte(info + "\n"))
+		if i < n {
+			f.fields = append(f.fields, "i"+strconv.Itoa(i+1), info)
+		}
+		for _, t := range [...]time.Time{g.EffectiveAt, g.ExpiresAt} {
+			if us := t.UnixMicro(); t.After(snap.asOf) && (f.until < 0 || us < f.until) {
+				f.until = us
+			}
+		}
 	}
-	fields = append(fields, "w", wallets.String())
-	for i, g := range snap.grants[:n] {
-		k := strconv.Itoa(i + 1)
-		fields = append(fields, "i"+k, grantInfo(g), "a"+k, strconv.FormatInt(int64(g.Available), 10))
+	for _, w := range orderedWallets(snap.wallets) {
+		names.Write([]byte(w.ID.String() + w.Unit + "\n"))
 	}
-	return fields
+	names.Write([]byte(strconv.FormatInt(f.until, 10)))
+	f.shape = hex.EncodeToString(names.Sum(nil)[:8])
+	f.fields = append(f.fields, "s", f.shape, "x", strconv.FormatInt(f.until, 10))
+	return f
 }
 
+// grantInfo writes what propose.lua must know of a grant besides its amount.
 func grantInfo(g *credit.Grant) string {
 	till := int64(-1)
 	if !g.ExpiresAt.IsZero() {
@@ -92,26 +110,78 @@ func grantInfo(g *credit.Grant) string {
 	}
 	return strings.Join([]string{
 		g.Wallet.Unit, strconv.FormatInt(till, 10), strconv.FormatInt(g.EffectiveAt.UnixMicro(), 10), member, strconv.Itoa(g.RateVersion),
-		g.Scope.Canonical(), g.Wallet.Scope.Canonical(), g.Wallet.ID.String(), string(g.Type),
-	}, fieldSeparator) + fieldSeparator
+		g.Scope.Canonical(), g.Wallet.Scope.Canonical(), "",
+	}, fieldSeparator)
 }
 
-// load stores snapshots, best effort. The time that one has waited to be stored is taken off the time it may live; instead of one that is
-// too old to be stored, what is cached is dropped.
-func (c *Cache) load(ctx context.Context, snaps map[credit.CustomerID]*snapshot) error {
-	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+// cacheFields writes a snapshot as the fields that load.lua stores.
+func (c *Cache) cacheFields(snap *snapshot) []any {
+	f := snap.form
+	fields := make([]any, 0, len(f.fields)+2+2*len(snap.grants))
+	fields = append(append(fields, f.fields...), "j", c.balances(snap))
+	for i, g := range snap.grants[:min(len(snap.grants), cachedGrants)] {
+		fields = append(fields, "a"+strconv.Itoa(i+1), strconv.FormatInt(int64(g.Available), 10))
+	}
+	return fields
+}
+
+// balances are a snapshot's balances as they are shown: the JSON of its [UnitBalance]s.
+func (c *Cache) balances(snap *snapshot) string {
+	return string(appendUnits(nil, unitBalances(snap.grants, snap.wallets, snap.asOf, c.scale)))
+}
+
+// store brings snapshots into the cache. Those of which only amounts have changed since their customer was cached are confirmed; it
+// returns those that turn out to need a load, and the others are loaded at once. The time that a snapshot has waited is taken off
+// the time it may live; instead of one that is too old, what is cached is dropped.
+func (c *Cache) store(ctx context.Context, snaps map[credit.CustomerID]*snapshot) (again map[credit.CustomerID]*snapshot, _ error) {
+	confirmed := make([]credit.CustomerID, 0, len(snaps)) // the customer of each command; zero: not a confirmation
+	cmds, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for id, s := range snaps {
 			left := (cacheTTL - time.Since(s.seen)).Milliseconds()
-			if left <= 0 {
-				p.Del(ctx, cacheKey(id))
-				continue
+			key := []string{cacheKey(id)}
+			switch {
+			case left <= 0:
+				p.Del(ctx, key[0])
+				id = credit.CustomerID{}
+			case s.amountsOnly && len(s.grants) <= cachedGrants:
+				args := make([]any, 0, 5+len(s.grants))
+				args = append(args, s.epoch, strconv.FormatInt(s.ver, 10), left, s.form.shape, c.balances(s))
+				for _, g := range s.grants {
+					args = append(args, strconv.FormatInt(int64(g.Available), 10))
+				}
+				confirmScript.EvalSha(ctx, p, key, args...)
+			default:
+				loadScript.EvalSha(ctx, p, key, append([]any{s.epoch, strconv.FormatInt(s.ver, 10), left}, c.cacheFields(s)...)...)
+				id = credit.CustomerID{}
 			}
-			args := append([]any{s.epoch, strconv.FormatInt(s.ver, 10), left}, cacheFields(s)...)
-			loadScript.EvalSha(ctx, p, []string{cacheKey(id)}, args...)
+			confirmed = append(confirmed, id)
 		}
 		return nil
 	})
-	return c.outcome(ctx, err)
+	for i, cmd := range cmds {
+		if confirmed[i].IsZero() {
+			continue
+		}
+		if n, cerr := cmd.(*redis.Cmd).Int(); cerr == nil && n == 1 {
+			continue
+		}
+		if again == nil {
+			again = make(map[credit.CustomerID]*snapshot)
+		}
+		whole := *snaps[confirmed[i]]
+		whole.amountsOnly = false
+		again[confirmed[i]] = &whole
+	}
+	return again, c.outcome(ctx, err)
+}
+
+// load stores whole snapshots.
+func (c *Cache) load(ctx context.Context, snaps map[credit.CustomerID]*snapshot) error {
+	again, err := c.store(ctx, snaps)
+	if err == nil && len(again) > 0 {
+		_, err = c.store(ctx, again)
+	}
+	return err
 }
 
 // hint is what the cache thinks of a request.
@@ -215,7 +285,7 @@ func (c *Cache) outcome(ctx context.Context, err error) error {
 		c.breaker.succeeded()
 		return nil
 	case redis.HasErrorPrefix(err, "NOSCRIPT"):
-		if err := errors.Join(loadScript.Load(ctx, c.rdb).Err(), proposeScript.Load(ctx, c.rdb).Err()); err != nil {
+		if err := errors.Join(loadScript.Load(ctx, c.rdb).Err(), confirmScript.Load(ctx, c.rdb).Err(), proposeScript.Load(ctx, c.rdb).Err()); err != nil {
 			c.breaker.failed()
 			return err
 		}
@@ -228,93 +298,51 @@ func (c *Cache) outcome(ctx context.Context, err error) error {
 	return err
 }
 
-// cached is what Redis has of a customer.
+// cached is what Redis shows of a customer.
 type cached struct {
-	epoch  string
-	ver    int64
-	age    time.Duration
-	grants []cachedGrant
-	units  map[credit.WalletID]walletLine
-	whole  bool // every open grant is there
+	ver   int64
+	age   time.Duration
+	units string // JSON
 }
 
-type cachedGrant struct {
-	wallet     credit.WalletID
-	unit       string
-	kind       credit.GrantType
-	from, till int64 // microseconds; till < 0: never
-	available  credit.Amount
-}
-
-type walletLine struct {
-	unit     string
-	priority int
-}
-
-// read returns what is cached of customers; those that are not, or not in a form that is ours, are missing.
+// read returns what is cached of customers; those that are not, whose balances have changed by the passing of time, or that are not in a
+// form that is ours, are missing.
 func (c *Cache) read(ctx context.Context, customers []credit.CustomerID) (map[credit.CustomerID]*cached, error) {
-	hashes, ttls := make([]*redis.MapStringStringCmd, len(customers)), make([]*redis.DurationCmd, len(customers))
+	fields, ttls := make([]*redis.SliceCmd, len(customers)), make([]*redis.DurationCmd, len(customers))
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range customers {
-			hashes[i], ttls[i] = p.HGetAll(ctx, cacheKey(id)), p.PTTL(ctx, cacheKey(id))
+			key := cacheKey(id)
+			fields[i], ttls[i] = p.HMGet(ctx, key, "v", "x", "j"), p.PTTL(ctx, key)
 		}
 		return nil
 	})
 	out := make(map[credit.CustomerID]*cached, len(customers))
+	now := time.Now().UnixMicro()
 	for i, id := range customers {
-		if fields, err := hashes[i].Result(); err == nil {
-			if e := parseCached(fields, ttls[i].Val()); e != nil {
-				out[id] = e
-			}
+		if e := parseCached(fields[i].Val(), ttls[i].Val(), now); e != nil {
+			out[id] = e
 		}
 	}
 	return out, c.outcome(ctx, err)
 }
 
-func parseCached(f map[string]string, ttl time.Duration) *cached {
-	n, err := strconv.Atoi(f["n"])
-	if err != nil || n < 0 || n > cachedGrants || len(f["e"]) != 8 || ttl <= 0 || ttl > cacheTTL {
+func parseCached(f []any, ttl time.Duration, now int64) *cached {
+	if len(f) != 3 || ttl <= 0 || ttl > cacheTTL {
 		return nil
 	}
-	e := &cached{epoch: f["e"], age: cacheTTL - ttl, whole: f["m"] == "", units: make(map[credit.WalletID]walletLine)}
-	if e.ver, err = strconv.ParseInt(f["v"], 10, 64); err != nil {
+	ver, _ := f[0].(string)
+	until, _ := f[1].(string)
+	e := &cached{age: cacheTTL - ttl}
+	e.units, _ = f[2].(string)
+	var err error
+	if e.ver, err = strconv.ParseInt(ver, 10, 64); err != nil {
 		return nil
 	}
-	for line := range strings.Lines(f["w"]) {
-		w := strings.Fields(line)
-		if len(w) != 3 {
-			return nil
-		}
-		id, err1 := credit.ParseID[credit.WalletID](w[0])
-		priority, err2 := strconv.Atoi(w[2])
-		if err1 != nil || err2 != nil {
-			return nil
-		}
-		e.units[id] = walletLine{w[1], priority}
-	}
-	for k := 1; k <= n; k++ {
-		g, ok := parseGrant(f["i"+strconv.Itoa(k)], f["a"+strconv.Itoa(k)])
-		if !ok {
-			return nil
-		}
-		e.grants = append(e.grants, g)
+	till, err := strconv.ParseInt(until, 10, 64)
+	if err != nil || till >= 0 && now >= till || !json.Valid([]byte(e.units)) {
+		return nil
 	}
 	return e
-}
-
-func parseGrant(info, avail string) (g cachedGrant, ok bool) {
-	part := strings.Split(info, fieldSeparator)
-	if len(part) != 10 {
-		return g, false
-	}
-	till, err1 := strconv.ParseInt(part[1], 10, 64)
-	from, err2 := strconv.ParseInt(part[2], 10, 64)
-	wallet, err3 := credit.ParseID[credit.WalletID](part[7])
-	a, err4 := strconv.ParseInt(avail, 10, 64)
-	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || a < 0 || credit.Amount(a) > credit.MaxAmount {
-		return g, false
-	}
-	return cachedGrant{wallet, part[0], credit.GrantType(part[8]), from, till, credit.Amount(a)}, true
 }
 
 // breaker keeps a Redis that does not answer out of the way: after five failures in a row nothing is asked, but for one probe a second.

@@ -22,6 +22,7 @@ type customer struct {
 	frozen   bool
 	owned    bool // grants is this batch's own slice
 	unsorted bool // an operation changed what the order depends on
+	reshaped bool // something else than amounts of open grants has changed
 	touched  map[credit.GrantID]*touch
 	others   map[credit.GrantID]*credit.Grant // loaded by id though they are not open
 }
@@ -47,9 +48,11 @@ func newCustomer(id credit.CustomerID, h db.Head, snap *snapshot, now time.Time)
 func (c *customer) edit(g *credit.Grant, drawing bool) *credit.Grant {
 	if t := c.touched[g.ID]; t != nil {
 		t.edited, t.drawn = true, t.drawn && drawing
+		c.reshaped = c.reshaped || !drawing
 		return t.now
 	}
 	mine := *g
+	c.reshaped = c.reshaped || !drawing
 	c.touch(&touch{before: g, now: &mine, edited: true, drawn: drawing})
 	if i := slices.Index(c.grants, g); i >= 0 {
 		c.ownGrants()
@@ -70,6 +73,7 @@ func (c *customer) ownGrants() {
 // written as a change.
 func (c *customer) add(g *credit.Grant) *credit.Grant {
 	first := *g
+	c.reshaped = true
 	c.touch(&touch{before: &first, now: g, drawn: true})
 	if g.Status == credit.StatusOpen {
 		c.ownGrants()
@@ -104,7 +108,9 @@ func (c *customer) find(id credit.GrantID) (*credit.Grant, error) {
 // settle brings the open grants back into order after an operation, and takes those out that are no longer open.
 func (c *customer) settle() {
 	if c.owned {
+		n := len(c.grants)
 		c.grants = slices.DeleteFunc(c.grants, func(g *credit.Grant) bool { return g.Status != credit.StatusOpen })
+		c.reshaped = c.reshaped || len(c.grants) != n
 	}
 	if c.unsorted {
 		slices.SortFunc(c.grants, credit.CompareDrawOrder)

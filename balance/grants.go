@@ -19,7 +19,7 @@ func (o *CreateWallet) decide(d *decision) (receipt, error) {
 	if d.c.wallets == nil {
 		d.c.wallets = make(map[credit.WalletID]*credit.Wallet)
 	}
-	d.c.wallets[w.ID] = &w
+	d.c.wallets[w.ID], d.c.reshaped = &w, true
 	d.changes.NewWallets = append(d.changes.NewWallets, db.NewWallet{Customer: d.c.id, Wallet: &w, At: d.c.at})
 	doc := describeWallet(&w, d.c.id)
 	d.kind = "configure"
@@ -51,7 +51,7 @@ func (o *UpdateWallet) decide(d *decision) (receipt, error) {
 		w.Scope = *o.Scope
 	}
 	d.c.wallets = maps.Clone(d.c.wallets)
-	d.c.wallets[w.ID] = &w
+	d.c.wallets[w.ID], d.c.reshaped = &w, true
 	d.c.ownGrants()
 	for i, g := range d.c.grants {
 		if g.Wallet == old {

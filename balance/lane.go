@@ -659,8 +659,15 @@ func (b *batch) publish() {
 	for id, c := range b.customers {
 		snap := c.base
 		if c.ver != snap.ver {
-			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, seen: b.began, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
-			b.lane.svc.pusher.push(id, snap)
+			was := snap.form
+			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
+			if b.lane.svc.cache != nil {
+				snap.seen, snap.asOf, snap.form = b.began, c.at, was
+				if snap.amountsOnly = was != nil && !c.reshaped && !was.passed(c.at); !snap.amountsOnly {
+					snap.form = newForm(snap)
+				}
+				b.lane.svc.pusher.push(id, snap)
+			}
 		}
 		b.lane.snapshots.put(id, snap)
 	}

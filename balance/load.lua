@@ -1,5 +1,6 @@
 -- load: put a snapshot of a customer's grants into the cache. The only script that writes authoritative state.
---   KEYS[1] b:{customer}  hash: e epoch, v version, n grants stored, m 1 when there are more, i<k> and a<k> for k = 1..n in draw-down order
+--   KEYS[1] b:{customer}  hash: e epoch, v version, n grants stored, m 1 when there are more, i<k> and a<k> for k = 1..n in draw-down order,
+--           s shape (changes with any n, m or i), j the balances as they are shown, x the instant until which j is right (microseconds, -1 for ever)
 --   ARGV[1] epoch, 8 hexadecimal digits   ARGV[2] version, decimal   ARGV[3] time to live, ms   ARGV[4..] field, value, field, value, ...
 --   Replies 1 when stored, 0 when what is stored is newer. The same (epoch, version) overwrites: that undoes tentative
 --   decrements and repairs corruption.

@@ -66,13 +66,7 @@ func unitBalances(grants []*credit.Grant, wallets map[credit.WalletID]*credit.Wa
 			sums[g.Wallet.ID] += g.Available
 		}
 	}
-	ordered := make([]*credit.Wallet, 0, len(wallets))
-	for _, w := range wallets {
-		ordered = append(ordered, w)
-	}
-	slices.SortFunc(ordered, func(a, b *credit.Wallet) int {
-		return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Priority, b.Priority), slices.Compare(a.ID[:], b.ID[:]))
-	})
+	ordered := orderedWallets(wallets)
 	units := []UnitBalance{}
 	var total credit.Amount
 	for i, w := range ordered {
@@ -85,4 +79,40 @@ func unitBalances(grants []*credit.Grant, wallets map[credit.WalletID]*credit.Wa
 		u.Wallets = append(u.Wallets, WalletBalance{WalletID: w.ID, Available: sums[w.ID].Format(scale(w.Unit))})
 	}
 	return units
+}
+
+// orderedWallets sorts wallets by unit, priority and id.
+func orderedWallets(wallets map[credit.WalletID]*credit.Wallet) []*credit.Wallet {
+	ordered := make([]*credit.Wallet, 0, len(wallets))
+	for _, w := range wallets {
+		ordered = append(ordered, w)
+	}
+	slices.SortFunc(ordered, func(a, b *credit.Wallet) int {
+		return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Priority, b.Priority), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	return ordered
+}
+
+// appendUnits writes balances as encoding/json would; a test holds the two against each other.
+func appendUnits(b []byte, units []UnitBalance) []byte {
+	b = append(b, '[')
+	for i := range units {
+		u := &units[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"unit":`...)
+		b = appendJSONString(b, u.Unit)
+		b = append(append(append(b, `,"available":"`...), u.Available...), `","wallets":[`...)
+		for k, w := range u.Wallets {
+			if k > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, `{"wallet_id":"`...)
+			b = w.WalletID.Append(b)
+			b = append(append(append(b, `","available":"`...), w.Available...), `"}`...)
+		}
+		b = append(b, `]}`...)
+	}
+	return append(b, ']')
 }

@@ -182,16 +182,17 @@ func (p *pusher) work() {
 		p.mu.Unlock()
 		p.svc.failpoint("pushing")
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		err := p.svc.cache.load(ctx, batch)
+		again, err := p.svc.cache.store(ctx, batch)
 		cancel()
 		p.svc.failpoint("pushed")
 		if err == nil {
 			p.svc.metrics.pushes.Add(n)
-			continue
-		}
-		p.svc.metrics.cacheErrors.Inc()
-		if isScriptError(err) {
-			continue
+			batch = again // to be loaded whole
+		} else {
+			p.svc.metrics.cacheErrors.Inc()
+			if isScriptError(err) {
+				continue
+			}
 		}
 		p.mu.Lock()
 		for id, s := range batch {

@@ -1,6 +1,6 @@
 -- propose: take credits from a customer's cached grants tentatively, for several requests in turn. A hint, never an answer: the
 -- decision is made in Postgres, and its after-image replaces what is written here.
---   KEYS[1] b:{customer}  see load.lua; i<k> = unit GS until GS from GS member GS version GS scope GS wallet scope GS ...,
+--   KEYS[1] b:{customer}  see load.lua; i<k> = unit GS until GS from GS member GS version GS scope GS wallet scope GS,
 --           a<k> = available; instants in microseconds, GS = character 29
 --   ARGV[1] now in microseconds, or 0 for this server's clock   ARGV[2] longest time to live that is ours, ms
 --   ARGV[3..] per request: credits wanted in steps, unit, member, 1 if the price is the same under every rate version,

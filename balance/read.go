@@ -1,30 +1,52 @@
 package balance
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
 )
 
-// Balance returns what a customer has, from the cache: at most 30 s old, usually milliseconds, with its version and age. Without a
-// usable cache it is read from Postgres. An unknown customer is an [credit.Error] coded customer_not_found.
-func (s *Service) Balance(ctx context.Context, c credit.CustomerID) (BalanceDocument, error) {
+// AppendBalance adds to b what a customer has, the JSON of a [BalanceDocument], from the cache: at most 30 s old, usually milliseconds,
+// with its version and age. Without a usable cache it is read from Postgres. An unknown customer is a [credit.Error] coded
+// customer_not_found.
+func (s *Service) AppendBalance(ctx context.Context, b []byte, c credit.CustomerID) ([]byte, error) {
 	if s.cache != nil && s.cache.breaker.closed() {
-		if e := s.reader.read(c); e != nil && e.whole {
-			return s.describeCached(c, e), nil
+		if e := s.reader.read(c); e != nil {
+			return append(append(appendBalanceHead(b, c, e.ver, e.age.Milliseconds()), e.units...), '}'), nil
 		}
 	}
-	snap, now, err := s.fill(ctx, c)
+	snap, err := s.fill(ctx, c)
 	if err != nil {
-		return BalanceDocument{}, err
+		return b, err
 	}
-	return BalanceDocument{CustomerID: c, Ver: snap.ver, Units: unitBalances(snap.grants, snap.wallets, now, s.scale)}, nil
+	return append(appendUnits(appendBalanceHead(b, c, snap.ver, 0), unitBalances(snap.grants, snap.wallets, snap.asOf, s.scale)), '}'), nil
+}
+
+func appendBalanceHead(b []byte, c credit.CustomerID, ver, ageMS int64) []byte {
+	b = append(b, `{"customer_id":"`...)
+	b = c.Append(b)
+	b = append(b, `","ver":`...)
+	b = strconv.AppendInt(b, ver, 10)
+	b = append(b, `,"consistent":false,"age_ms":`...)
+	b = strconv.AppendInt(b, ageMS, 10)
+	return append(b, `,"units":`...)
+}
+
+// Balance is AppendBalance for those who want the document.
+func (s *Service) Balance(ctx context.Context, c credit.CustomerID) (doc BalanceDocument, err error) {
+	b, err := s.AppendBalance(ctx, nil, c)
+	if err != nil {
+		return doc, err
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return doc, fmt.Errorf("read balance: %w", err)
+	}
+	return doc, nil
 }
 
 // StrongBalance returns the committed balances, read in order with all operations: they are those of some moment between the call
@@ -47,51 +69,22 @@ func (s *Service) scale(unit string) int {
 }
 
 // fill reads a customer from Postgres and puts it into the cache.
-func (s *Service) fill(ctx context.Context, c credit.CustomerID) (*snapshot, time.Time, error) {
+func (s *Service) fill(ctx context.Context, c credit.CustomerID) (*snapshot, error) {
 	began := time.Now()
 	epoch, now, heads, states, err := s.store.Snapshots(ctx, []credit.CustomerID{c})
 	if err != nil {
-		return nil, now, err
+		return nil, err
 	}
 	state := states[c]
 	if state == nil {
-		return nil, now, credit.Errorf(credit.CustomerNotFound, "There is no customer %s.", c)
+		return nil, credit.Errorf(credit.CustomerNotFound, "There is no customer %s.", c)
 	}
 	snap := newSnapshot(epoch, heads[c], state)
-	snap.seen = began
+	snap.seen, snap.asOf = began, now
+	snap.form = newForm(snap)
 	s.failpoint("filled")
 	s.pusher.push(c, snap)
-	return snap, now, nil
-}
-
-func (s *Service) describeCached(c credit.CustomerID, e *cached) BalanceDocument {
-	now := time.Now().UnixMicro()
-	doc := BalanceDocument{CustomerID: c, Ver: e.ver, AgeMS: e.age.Milliseconds(), Units: []UnitBalance{}}
-	sums := make(map[credit.WalletID]credit.Amount, len(e.units))
-	for _, g := range e.grants {
-		if g.kind != credit.Overage && now >= g.from && (g.till < 0 || now < g.till) {
-			sums[g.wallet] += g.available
-		}
-	}
-	ids := make([]credit.WalletID, 0, len(e.units))
-	for id := range e.units {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b credit.WalletID) int {
-		return cmp.Or(cmp.Compare(e.units[a].unit, e.units[b].unit), cmp.Compare(e.units[a].priority, e.units[b].priority), slices.Compare(a[:], b[:]))
-	})
-	var total credit.Amount
-	for i, id := range ids {
-		unit := e.units[id].unit
-		if i == 0 || unit != e.units[ids[i-1]].unit {
-			doc.Units, total = append(doc.Units, UnitBalance{Unit: unit}), 0
-		}
-		u := &doc.Units[len(doc.Units)-1]
-		total += sums[id]
-		u.Available = total.Format(s.scale(unit))
-		u.Wallets = append(u.Wallets, WalletBalance{id, sums[id].Format(s.scale(unit))})
-	}
-	return doc
+	return snap, nil
 }
 
 // reader reads the cache for many callers at once: those that ask while a read is under way go together in the next one, and those that

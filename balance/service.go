@@ -91,6 +91,9 @@ func NewService(ctx context.Context, cfg Config, arbiter *db.Arbiter, store *db.
 	if err := s.ReloadBook(ctx); err != nil {
 		return nil, err
 	}
+	if cache != nil {
+		cache.scale = s.scale
+	}
 	s.pusher = newPusher(s)
 	s.reader = newReader(s)
 	if cache != nil {

@@ -18,7 +18,22 @@ type snapshot struct {
 	card     credit.RateCardID
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
+
+	// For the cache; zero in a snapshot that is not brought there.
+	asOf        time.Time // by the clock of Postgres
+	form        *form     // what the cache has of it that amounts do not change
+	amountsOnly bool      // nothing but amounts has changed since the version before
 }
+
+// form is the part of a cached customer that stays the same while only amounts change, and so is written once.
+type form struct {
+	shape  string // names it
+	fields []any  // n, m, s and the i fields, as load.lua takes them
+	until  int64  // x: the instant at which another grant begins or ends to count, microseconds; -1: never
+}
+
+// passed tells whether time alone has changed the form by t.
+func (f *form) passed(t time.Time) bool { return f.until >= 0 && t.UnixMicro() >= f.until }
 
 func newSnapshot(epoch string, h db.Head, s *db.CustomerState) *snapshot {
 	slices.SortFunc(s.Grants, credit.CompareDrawOrder)

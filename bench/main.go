@@ -37,9 +37,11 @@ type bench struct {
 
 	url, redis string
 	api        string // host:port
+	apiPid     int
 	customers  []string
 	run        string
 	keys       atomic.Int64
+	only       string
 }
 
 const apiKey = "tly_bench_0123456789abcdefghijklmnopqrstuv"
@@ -58,7 +60,9 @@ func main() {
 	grants := flag.Int("grants", 0, "instead of the endpoint, measure so many open grants")
 	expire := flag.Int("expire", 10_000, "grants of -grants that expire within the same minute")
 	starts := flag.Duration("starts", 4*time.Minute, "time for starting workflows before the expiries, with -grants")
+	only := flag.String("only", "", "measure only the lines that contain this")
 	flag.Parse()
+	b.only = *only
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	err := b.all(ctx, func() error {
@@ -102,7 +106,7 @@ func (b *bench) measure(ctx context.Context) error {
 	results := make(map[string]figures)
 	var failed error
 	step := func(name string, measure func() (figures, error)) {
-		if failed != nil {
+		if failed != nil || !strings.Contains(name, b.only) {
 			return
 		}
 		f, err := measure()
@@ -130,11 +134,13 @@ func (b *bench) measure(ctx context.Context) error {
 	step(consumeSpread, func() (figures, error) {
 		return b.footprint(ctx, func() (figures, error) { return b.consume(b.Customers, false) })
 	})
-	step(consumeRated, func() (figures, error) { return b.consume(b.Customers, true) })
+	step(consumeRated, func() (figures, error) {
+		return b.footprint(ctx, func() (figures, error) { return b.consume(b.Customers, true) })
+	})
 	step(insertCeiling, func() (figures, error) { return b.ceiling(ctx) })
 	step(readBalance, b.balances)
 	step(doNothing, b.nothing)
-	if failed != nil {
+	if failed != nil || b.only != "" {
 		return failed
 	}
 	ratio := func(what, over string) float64 { return results[what].rate() / results[over].rate() }
@@ -183,11 +189,13 @@ func (b *bench) footprint(ctx context.Context, measure func() (figures, error)) 
 	if err != nil {
 		return figures{}, fmt.Errorf("read the statistics: %w", err)
 	}
+	cpuBefore, _ := b.cpu(ctx, conn)
 	f, err := measure()
 	if err != nil {
 		return f, err
 	}
-	time.Sleep(1200 * time.Millisecond) // the server reports its statistics once a second
+	cpuAfter, haveCPU := b.cpu(ctx, conn)
+	time.Sleep(1500 * time.Millisecond) // the server reports its statistics once a second
 	after, err := read()
 	if err != nil {
 		return f, fmt.Errorf("read the statistics: %w", err)
@@ -196,6 +204,11 @@ func (b *bench) footprint(ctx context.Context, measure func() (figures, error)) 
 	fmt.Printf("  %58s %.0f bytes of WAL, %.2f rows inserted (%.0f bytes with indexes), %.2f updated (%.0f %% in place) per event\n", "",
 		float64(after.wal-before.wal)/n, float64(after.rows-before.rows)/n, float64(after.size-before.size)/n, float64(after.updates-before.updates)/n,
 		100*float64(after.hot-before.hot)/float64(max(1, after.updates-before.updates)))
+	if haveCPU {
+		used := cpuAfter.sub(cpuBefore)
+		fmt.Printf("  %58s CPU per event: API %.0f µs, Postgres %.0f µs, Redis %.0f µs, load generator %.0f µs\n", "",
+			used.api*1e6/n, used.postgres*1e6/n, used.redis*1e6/n, used.clients*1e6/n)
+	}
 	return f, nil
 }
 
@@ -244,6 +257,7 @@ func (b *bench) startAPI(ctx context.Context) (stop func(), err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the API: %w", err)
 	}
+	b.apiPid = cmd.Process.Pid
 	stop = func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }
 	if err := waitUntilUp("http://" + b.api + "/readyz"); err != nil {
 		stop()

@@ -15,7 +15,6 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
-	"github.com/tallystick/tallystick/workflows"
 )
 
 var (
@@ -57,6 +56,8 @@ func BenchmarkGrants(b *testing.B) {
 	}
 	report(b, "grants created", *benchGrants, begin)
 
+	cost := &costs{cpu: map[string]time.Duration{}}
+	cost.print(b, "before")
 	begin = time.Now()
 	stop := s.run()
 	patiently := func(what string, holds func() bool) {
@@ -71,7 +72,7 @@ func BenchmarkGrants(b *testing.B) {
 	waiting := fmt.Sprintf("WorkflowType = 'GrantLifecycle' AND ExecutionStatus = 'Running' AND TaskQueue = '%sgrants'", s.cfg.Prefix)
 	patiently("listed", func() bool { return s.counted(waiting) == *benchGrants })
 	report(b, "workflows listed", *benchGrants, begin)
-	memory(b, "with all of them open")
+	cost.print(b, "all of them open")
 
 	patiently("due", func() bool { return time.Now().After(due) })
 	patiently("expired", func() bool { return s.count("SELECT count(*) FROM operations WHERE kind = 'expire'") == *benchExpired })
@@ -93,7 +94,7 @@ func BenchmarkGrants(b *testing.B) {
 	b.Logf("%-22s p50 %s, p99 %s, max %s", "lag of expiry", lags[len(lags)/2], lags[len(lags)*99/100], lags[len(lags)-1])
 	patiently("completed", func() bool { return s.counted(waiting) == *benchGrants-*benchExpired })
 	report(b, "workflows completed", *benchExpired, due)
-	memory(b, "at the end")
+	cost.print(b, "at the end")
 	if *benchGrants > *benchExpired {
 		open := s.listed("%s", waiting)[0]
 		b.Logf("%-22s %d events", "an open grant has", len(s.history(open, "").Events))
@@ -117,27 +118,36 @@ func report(b *testing.B, what string, n int, begin time.Time) {
 	b.Logf("%-22s %6d in %8s: %d/s", what, n, took.Round(time.Millisecond), int64(n)*int64(time.Second)/int64(took))
 }
 
-// memory prints what this process and the Temporal server hold, if the latter's process id is told.
-func memory(b *testing.B, when string) {
-	line := fmt.Sprintf("%-22s this process %s", "memory "+when, rss("self"))
-	if pid := os.Getenv("TALLYSTICK_TEST_TEMPORAL_PID"); pid != "" {
-		line += ", Temporal " + rss(pid)
+// cost prints what this process and the Temporal server hold and have used since the last time, if the latter's process id is told.
+func (c *costs) print(b *testing.B, when string) {
+	for _, p := range []struct{ name, pid string }{{"this process", "self"}, {"Temporal", os.Getenv("TALLYSTICK_TEST_TEMPORAL_PID")}} {
+		if p.pid == "" {
+			continue
+		}
+		rss, cpu := usage(p.pid)
+		b.Logf("%-22s %s: %d MB, %s of CPU since the last time", when, p.name, rss, (cpu - c.cpu[p.name]).Round(10*time.Millisecond))
+		c.cpu[p.name] = cpu
 	}
-	b.Log(line)
 }
 
-func rss(pid string) string {
-	status, err := os.ReadFile("/proc/" + pid + "/status")
-	if err != nil {
-		return "unknown"
-	}
+type costs struct{ cpu map[string]time.Duration }
+
+// usage returns the resident megabytes and the CPU time of a process; 0 where they cannot be told.
+func usage(pid string) (rss int, cpu time.Duration) {
+	status, _ := os.ReadFile("/proc/" + pid + "/status")
 	for line := range strings.Lines(string(status)) {
 		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			n, _ := strconv.Atoi(strings.Fields(kb)[0])
-			return fmt.Sprintf("%d MB", n/1024)
+			rss = n / 1024
 		}
 	}
-	return "unknown"
+	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+	if _, rest, ok := strings.Cut(string(stat), ") "); ok {
+		fields := strings.Fields(rest)
+		for _, ticks := range fields[11:13] { // user and system, in hundredths of a second
+			n, _ := strconv.Atoi(ticks)
+			cpu += time.Duration(n) * 10 * time.Millisecond
+		}
+	}
+	return rss, cpu
 }
-
-var _ = workflows.GrantWorkflowID

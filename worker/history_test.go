@@ -76,7 +76,9 @@ func TestHistories(t *testing.T) {
 
 	// Used up.
 	g = s.grant(c, wallet, 50*day)
-	s.until("it is active", func() bool { return s.running(workflows.GrantWorkflowID(g)) && s.standing(g).State == credit.StateActive })
+	s.until("it is active", func() bool {
+		return s.running(workflows.GrantWorkflowID(g)) && s.standing(g).State == credit.StateActive
+	})
 	s.Do(t, s.Consume(c, 1000*one))
 	end("grant-depleted", g, credit.StateDepleted)
 

@@ -10,10 +10,10 @@ import (
 )
 
 type metrics struct {
-	expired, forgotten, restored prometheus.Counter
-	expiryLag                    prometheus.Histogram
-	performed, failures          *prometheus.CounterVec
-	waiting, oldest              *prometheus.GaugeVec
+	expired, forgotten, restored, frozen prometheus.Counter
+	expiryLag                            prometheus.Histogram
+	performed, failures                  *prometheus.CounterVec
+	waiting, oldest                      *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -28,6 +28,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		expired:   prometheus.NewCounter(counter("grants_expired_total", "Grants expired by the sweep.")),
 		forgotten: prometheus.NewCounter(counter("keys_forgotten_total", "Idempotency keys deleted for their age.")),
 		restored:  prometheus.NewCounter(counter("workflows_restored_total", "Grants that had lost their workflow and got a new one.")),
+		frozen:    prometheus.NewCounter(counter("customers_frozen_total", "Customers frozen because their books do not agree with themselves.")),
 		expiryLag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "expiry_lag_seconds", Help: "From a grant's expiry to when the sweep had booked it.",
 			Buckets: []float64{0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 3600},
@@ -38,7 +39,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		oldest:    prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
 	}
 	if r != nil {
-		r.MustRegister(m.expired, m.forgotten, m.restored, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest)
+		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest)
 	}
 	return m
 }

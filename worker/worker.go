@@ -58,7 +58,9 @@ func Run(ctx context.Context, cfg Config) error {
 	var running sync.WaitGroup
 	running.Go(func() { w.repeat(ctx, "expire grants", time.Second, w.expireGrants) })
 	running.Go(func() { w.repeat(ctx, "book expiries", time.Second, w.bookExpiries) })
-	running.Go(func() { w.repeat(ctx, "forget idempotency keys", time.Minute, w.forgetKeys) })
+	running.Go(func() { w.repeat(ctx, "forget idempotency keys", 10*time.Minute, w.forgetKeys) })
+	running.Go(func() { w.repeat(ctx, "audit the books", 30*time.Second, w.audit) })
+	running.Go(func() { w.repeat(ctx, "sweep the cache", 10*time.Second, w.sweepCache) })
 	running.Go(func() { w.repeat(ctx, "measure the outbox", 5*time.Second, w.measureOutbox) })
 	running.Go(func() {
 		for ctx.Err() == nil {
@@ -78,6 +80,8 @@ type worker struct {
 	metrics *metrics
 	starts  *rate.Limiter
 	expired customers // whose expiries are to be booked
+	audited time.Time // when the last audit began
+	swept   time.Time // when the whole cache was compared last
 }
 
 func newWorker(cfg Config) (*worker, error) {

@@ -85,5 +85,5 @@ func RefundSummary(f *activities.RefundFacts) string {
 
 // RefundDetails says what does not change about a refund.
 func RefundDetails(f *activities.RefundFacts) string {
-	return fmt.Sprintf("%s.\n\n- reason: %s\n- customer `%s`\n- [the grant's story](%s)\n", RefundSummary(f), oneLine(f.Reason), f.CustomerID, GrantWorkflowID(f.GrantID))
+	return fmt.Sprintf("%s.\n\n- reason: %s\n- customer `%s`\n- grant `%s`\n", RefundSummary(f), oneLine(f.Reason), f.CustomerID, f.GrantID)
 }

@@ -3,7 +3,7 @@
 -- name: TakeOutbox :many
 -- The oldest due rows of a topic, locked until the transaction ends; rows that another process has taken are passed over.
 SELECT id, subject, payload, created_at, attempts FROM outbox
-WHERE topic = @topic AND retry_at <= clock_timestamp() ORDER BY id LIMIT @n FOR UPDATE SKIP LOCKED;
+WHERE topic = @topic AND retry_at <= now() ORDER BY id LIMIT @n FOR UPDATE SKIP LOCKED;
 
 -- name: DeleteOutbox :exec
 DELETE FROM outbox WHERE id = ANY(@ids::bigint[]);

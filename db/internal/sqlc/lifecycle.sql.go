@@ -45,7 +45,7 @@ func (q *Queries) DeleteDenials(ctx context.Context, n int32) (int64, error) {
 const DueGrants = `-- name: DueGrants :many
 SELECT g.id, g.customer_id, g.expires_at::timestamptz AS expires_at FROM grants AS g
 JOIN customer_heads AS h ON h.customer_id = g.customer_id
-WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= clock_timestamp() AND NOT h.frozen
+WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= now() AND NOT h.frozen
   AND (g.expires_at, g.id) > ($1::timestamptz, $2::uuid)
 ORDER BY g.expires_at, g.id LIMIT $3
 `

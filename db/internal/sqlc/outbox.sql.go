@@ -78,7 +78,7 @@ func (q *Queries) OutboxBacklog(ctx context.Context) ([]OutboxBacklogRow, error)
 const TakeOutbox = `-- name: TakeOutbox :many
 
 SELECT id, subject, payload, created_at, attempts FROM outbox
-WHERE topic = $1 AND retry_at <= clock_timestamp() ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+WHERE topic = $1 AND retry_at <= now() ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 `
 
 type TakeOutboxRow struct {

@@ -1,0 +1,35 @@
+-- name: FindBroken :many
+-- Customers with operations since an instant whose books do not agree with themselves, and how: versions with gaps, a head that is not the
+-- last version, a grant whose movements do not follow from one another or do not end at what it has available. One statement, so one
+-- moment. Costs what was done since then, not what was ever done.
+WITH recent AS (
+  SELECT customer_id, min(ver) AS lo, max(ver) AS hi, count(*) AS n FROM operations WHERE at >= @since GROUP BY customer_id
+), touched AS (
+  SELECT r.customer_id, r.lo, g.id, g.avail FROM recent AS r JOIN grants AS g ON g.customer_id = r.customer_id
+), chain AS (
+  SELECT t.customer_id, t.id, m.after, m.debit, m.credit, m.amount, lag(m.after) OVER (PARTITION BY t.id ORDER BY m.ver, m.n) AS before
+  FROM touched AS t
+  JOIN movements AS m ON m.grant_id = t.id
+    AND m.ver >= coalesce((SELECT p.ver FROM movements AS p WHERE p.grant_id = t.id AND p.ver < t.lo ORDER BY p.ver DESC LIMIT 1), t.lo)
+)
+SELECT customer_id, 'its versions have gaps'::text AS how FROM recent WHERE hi - lo + 1 <> n
+UNION ALL
+SELECT r.customer_id, format('its head is at version %s, its last operation is %s', h.ver, r.hi)::text
+FROM recent AS r JOIN customer_heads AS h ON h.customer_id = r.customer_id WHERE h.ver <> r.hi
+UNION ALL
+SELECT customer_id, format('the movements of grant %s do not follow from one another', id)::text FROM chain
+WHERE before IS NOT NULL AND after <> before + CASE WHEN credit = 'available' THEN amount WHEN debit = 'available' THEN -amount ELSE 0 END
+UNION ALL
+SELECT t.customer_id, format('grant %s has %s available, its last movement left %s', t.id, t.avail, l.after)::text
+FROM touched AS t
+JOIN LATERAL (SELECT m.after FROM movements AS m WHERE m.grant_id = t.id ORDER BY m.ver DESC, m.n DESC LIMIT 1) AS l ON true
+WHERE l.after <> t.avail
+ORDER BY customer_id, how;
+
+-- name: FreezeCustomer :execrows
+-- Nothing moves until a person looked. 0 rows when it is frozen already.
+UPDATE customer_heads SET frozen = @frozen WHERE customer_id = @customer_id AND frozen <> @frozen;
+
+-- name: NotifyFrozen :exec
+INSERT INTO notifications (cause, type, customer_id, subject, data)
+VALUES (@cause, 'customer.frozen', @customer_id, @subject, @data) ON CONFLICT (cause) DO NOTHING;
