@@ -31,7 +31,7 @@ func (c *devUpCmd) platform(ctx context.Context, stack *devstack.Stack, out io.W
 	}
 	defer logTo.Close()
 	p, err := openProduct(ctx, "dev", connectFlags{
-		DatabaseURL: stack.DatabaseURL, RedisAddr: stack.RedisAddr, Lanes: 2, OTLPEndpoint: c.OTLPEndpoint, LogFormat: "text", LogLevel: "info",
+		DatabaseURL: stack.DatabaseURL, RedisAddr: stack.RedisAddr, OTLPEndpoint: c.OTLPEndpoint, LogFormat: "text", LogLevel: "info",
 	}, logTo)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ The customer "%[3]s" has purchased, promotional and soon-expiring credits. Spend
 
   curl -s '%[1]s/v1/finance/trial_balance?legal_entity=main' -H 'Authorization: Bearer %[2]s'
 
-A day of requests to a language model, as fast as it goes:  tallystick replay --synthetic --speed max
-Ctrl-C stops everything; the data stays.
-`, a.URL, a.APIKey, a.Customer)
+A day of requests to a language model, as fast as it goes:  %[4]s replay --synthetic --speed max
+Ctrl-C stops everything. The data stays.
+`, a.URL, a.APIKey, a.Customer, os.Args[0])
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/exaring/otelpgx"
@@ -34,7 +35,7 @@ import (
 type connectFlags struct {
 	DatabaseURL  string `required:"" name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to work on. The role must be a member of tallystick_app."`
 	RedisAddr    string `env:"REDIS_ADDR" placeholder:"HOST:PORT" help:"Redis for the copy of balances; without one every balance is read from Postgres."`
-	Lanes        int    `default:"2" env:"TALLYSTICK_LANES" placeholder:"N" help:"Connections that decide operations, each one transaction at a time."`
+	Lanes        int    `env:"TALLYSTICK_LANES" placeholder:"N" help:"Connections that decide operations, each one transaction at a time; one for every four processors. Fewer make larger batches."`
 	OTLPEndpoint string `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"Where to send traces by OTLP over HTTP; without one nothing is traced."`
 	LogFormat    string `default:"text" enum:"text,json" env:"TALLYSTICK_LOG_FORMAT" help:"Form of the log: ${enum}."`
 	LogLevel     string `default:"info" enum:"debug,info,warn,error" env:"TALLYSTICK_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
@@ -64,7 +65,7 @@ func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writ
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var queries pgx.QueryTracer
 	if f.OTLPEndpoint != "" {
-		if p.tracing, err = startTracing(ctx, name); err != nil {
+		if p.tracing, err = startTracing(ctx, name, f.OTLPEndpoint); err != nil {
 			return nil, err
 		}
 		queries = otelpgx.NewTracer(otelpgx.WithTracerProvider(p.tracing))
@@ -147,9 +148,9 @@ func newLogger(f connectFlags, to io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(to, o))
 }
 
-// startTracing sends spans to the collector that the OTEL_EXPORTER_OTLP_* variables name.
-func startTracing(ctx context.Context, name string) (*sdktrace.TracerProvider, error) {
-	exporter, err := otlptracehttp.New(ctx)
+// startTracing sends spans to a collector; the other OTEL_EXPORTER_OTLP_* variables say how.
+func startTracing(ctx context.Context, name, endpoint string) (*sdktrace.TracerProvider, error) {
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(strings.TrimRight(endpoint, "/")+"/v1/traces"))
 	if err != nil {
 		return nil, fmt.Errorf("start tracing: %w", err)
 	}

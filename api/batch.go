@@ -48,7 +48,7 @@ func (s *Server) consumeBatch(ctx context.Context, c *call) error {
 		if e.err == nil {
 			result, results = results[0], results[1:]
 		}
-		b = s.appendResult(b, c, e, result)
+		b = s.appendResult(b, c, result)
 	}
 	*buf = append(b, `]}`...)
 	c.write(http.StatusOK, *buf)
@@ -77,9 +77,6 @@ func (s *Server) readBatch(ctx context.Context, c *call, body string) ([]event, 
 			if err == nil {
 				op, err = s.consumeOperation(ctx, c, &one, &in, in.key)
 			}
-			if err == nil {
-				op.RequestID = credit.NewID[credit.RequestID]()
-			}
 			events = append(events, event{op, err})
 			return nil
 		})
@@ -93,7 +90,7 @@ func (s *Server) readBatch(ctx context.Context, c *call, body string) ([]event, 
 }
 
 // appendResult writes one event's outcome.
-func (s *Server) appendResult(b []byte, c *call, e event, r balance.Result) []byte {
+func (s *Server) appendResult(b []byte, c *call, r balance.Result) []byte {
 	replayed := ""
 	if r.Answer.Replayed {
 		replayed = `,"replayed":true`
@@ -109,14 +106,10 @@ func (s *Server) appendResult(b []byte, c *call, e event, r balance.Result) []by
 	if refusal.Code == credit.Internal && !errors.As(r.Err, new(*credit.Error)) {
 		s.log.ErrorContext(c.r.Context(), "event failed", "request_id", c.id, "route", c.route.Path, "error", r.Err)
 	}
-	id := c.id
-	if e.op != nil {
-		id = e.op.RequestID
-	}
 	b = append(b, `{"status":`...)
 	b = strconv.AppendInt(b, int64(kinds[refusal.Code].status), 10)
 	b = append(b, replayed...)
 	b = append(b, `,"problem":`...)
-	b = appendProblem(b, refusal, id)
+	b = appendProblem(b, refusal, c.id)
 	return append(b, '}')
 }

@@ -323,3 +323,26 @@ func TestConsumeWantsAKey(t *testing.T) {
 		w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: key, body: body}).want(t, 200)
 	}
 }
+
+func TestFrozenCustomer(t *testing.T) {
+	w := newWorld(t)
+	w.grant(t, "10", nil)
+	freeze := func(frozen bool) {
+		if _, err := w.Store.Pool.Exec(t.Context(), "UPDATE customer_heads SET frozen = $1", frozen); err != nil {
+			t.Fatal(err)
+		}
+	}
+	freeze(true)
+	r := request{role: "product", method: "POST", path: "/v1/consume", key: "k", body: object{"customer": "acme", "unit": "CRD", "amount": "1"}}
+	a := w.send(t, r)
+	a.problem(t, 503, credit.CustomerFrozen)
+	if a.header.Get("Retry-After") != "1" {
+		t.Errorf("%v", a.header)
+	}
+	if got := w.admin(t, "GET", "/v1/customers/acme", nil).object(t)["frozen"]; got != true {
+		t.Errorf("frozen is %v", got)
+	}
+	w.admin(t, "GET", "/v1/customers/acme/balances?consistency=strong", nil).want(t, 200)
+	freeze(false)
+	w.send(t, r).want(t, 200)
+}

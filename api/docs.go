@@ -203,7 +203,7 @@ func renderDocs(root *yaml.Node) ([]byte, error) {
 		k := kinds[credit.Code(code.Value)]
 		p.Problems = append(p.Problems, problemType{"/problems/" + code.Value, credit.Code(code.Value), k.title, k.status, k.advice})
 	}
-	t, err := template.New("docs").Parse(docsHTML)
+	t, err := template.New("docs").Funcs(template.FuncMap{"inline": inline}).Parse(docsHTML)
 	if err != nil {
 		return nil, fmt.Errorf("read docs.html: %w", err)
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"iter"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -85,6 +87,18 @@ func paragraphs(s string) []string {
 	}
 	return strings.Split(s, "\n\n")
 }
+
+// inline writes the little Markdown that descriptions have: **bold** and `code`.
+func inline(s string) template.HTML {
+	s = template.HTMLEscapeString(s)
+	s = inBold.ReplaceAllString(s, "<b>$1</b>")
+	return template.HTML(inCode.ReplaceAllString(s, "<code>$1</code>"))
+}
+
+var (
+	inBold = regexp.MustCompile(`\*\*([^*]+)\*\*`)
+	inCode = regexp.MustCompile("`([^`]+)`")
+)
 
 func (r *renderer) operation(method, path string, op *yaml.Node) docsOperation {
 	d := docsOperation{ID: r.text(op, "operationId"), Method: method, Path: path, Summary: r.text(op, "summary"), Description: paragraphs(r.text(op, "description"))}

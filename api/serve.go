@@ -92,12 +92,12 @@ func (s *Server) admit(ctx context.Context, c *call) error {
 // fail answers with the problem that an error is. A fault is logged here, and only here.
 func (s *Server) fail(c *call, err error) {
 	e := refusalOf(err, c.route.changes())
-	if e.Code == credit.Internal {
-		if c.r.Context().Err() == nil {
-			s.log.ErrorContext(c.r.Context(), "request failed", "request_id", c.id, "method", c.route.Method, "route", c.route.Path, "error", err)
+	if gone := c.r.Context().Err() != nil; !gone && (e.Code == credit.Internal || !errors.As(err, new(*credit.Error))) {
+		level := slog.LevelWarn // Postgres is away
+		if e.Code == credit.Internal {
+			level = slog.LevelError
 		}
-	} else if !errors.As(err, new(*credit.Error)) {
-		s.log.WarnContext(c.r.Context(), "request not served", "request_id", c.id, "method", c.route.Method, "route", c.route.Path, "error", err)
+		s.log.Log(c.r.Context(), level, "request failed", "request_id", c.id, "method", c.route.Method, "route", c.route.Path, "error", err)
 	}
 	if c.status == 0 {
 		c.status = writeProblem(c.w, e, c.id)

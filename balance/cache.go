@@ -34,6 +34,7 @@ var (
 // Bounds of a cached customer.
 const (
 	cacheTTL     = 30 * time.Second // no entry older than this is ever used
+	changingTTL  = 5 * time.Second  // nor one that was about to be replaced when its process died
 	cachedGrants = 500              // Lua's unpack takes no more; a customer with more open grants is cached in part
 )
 
@@ -221,6 +222,7 @@ func (w *wish) args(into []any) []any {
 type proposal struct {
 	customer credit.CustomerID
 	wishes   []wish
+	others   bool     // there are requests besides them that will change the customer
 	plans    []string // propose.lua's reply for each wish; nil when the customer is not cached
 	epoch    string
 	ver      int64
@@ -247,8 +249,12 @@ func (c *Cache) propose(ctx context.Context, now time.Time, proposals []*proposa
 	}
 	cmds, err := c.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, p := range proposals {
-			args := make([]any, 0, 2+6*len(p.wishes))
-			args = append(args, micros, int64(cacheTTL/time.Millisecond))
+			others := "0"
+			if p.others {
+				others = "1"
+			}
+			args := make([]any, 0, 4+6*len(p.wishes))
+			args = append(args, micros, int64(cacheTTL/time.Millisecond), int64(changingTTL/time.Millisecond), others)
 			for i := range p.wishes {
 				args = p.wishes[i].args(args)
 			}
@@ -308,33 +314,42 @@ type cached struct {
 // read returns what is cached of customers; those that are not, whose balances have changed by the passing of time, or that are not in a
 // form that is ours, are missing.
 func (c *Cache) read(ctx context.Context, customers []credit.CustomerID) (map[credit.CustomerID]*cached, error) {
-	fields, ttls := make([]*redis.SliceCmd, len(customers)), make([]*redis.DurationCmd, len(customers))
+	fields := make([]*redis.SliceCmd, len(customers))
+	var clock *redis.TimeCmd
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		clock = p.Time(ctx)
 		for i, id := range customers {
-			key := cacheKey(id)
-			fields[i], ttls[i] = p.HMGet(ctx, key, "v", "x", "j"), p.PTTL(ctx, key)
+			fields[i] = p.HMGet(ctx, cacheKey(id), "v", "t", "x", "j")
 		}
 		return nil
 	})
 	out := make(map[credit.CustomerID]*cached, len(customers))
 	now := time.Now().UnixMicro()
 	for i, id := range customers {
-		if e := parseCached(fields[i].Val(), ttls[i].Val(), now); e != nil {
+		if e := parseCached(fields[i].Val(), clock.Val(), now); e != nil {
 			out[id] = e
 		}
 	}
 	return out, c.outcome(ctx, err)
 }
 
-func parseCached(f []any, ttl time.Duration, now int64) *cached {
-	if len(f) != 3 || ttl <= 0 || ttl > cacheTTL {
+// parseCached reads what HMGET gave at an instant of Redis' clock.
+func parseCached(f []any, at time.Time, now int64) *cached {
+	if len(f) != 4 {
 		return nil
 	}
 	ver, _ := f[0].(string)
-	until, _ := f[1].(string)
-	e := &cached{age: cacheTTL - ttl}
-	e.units, _ = f[2].(string)
-	var err error
+	ends, _ := f[1].(string)
+	until, _ := f[2].(string)
+	e := new(cached)
+	e.units, _ = f[3].(string)
+	end, err := strconv.ParseInt(ends, 10, 64)
+	if err != nil {
+		return nil
+	}
+	if e.age = cacheTTL - time.UnixMilli(end).Sub(at); e.age < 0 || e.age >= cacheTTL {
+		return nil
+	}
 	if e.ver, err = strconv.ParseInt(ver, 10, 64); err != nil {
 		return nil
 	}

@@ -7,7 +7,9 @@ local have = redis.call('HMGET', KEYS[1], 'e', 'v', 's')
 local v = have[2]
 if have[1] ~= ARGV[1] or have[3] ~= ARGV[4] or not v then return 0 end
 if #ARGV[2] < #v or (#ARGV[2] == #v and ARGV[2] < v) then return 1 end -- versions are compared as decimal text
-local set = { 'v', ARGV[2], 'j', ARGV[5] }
+local now = redis.call('TIME')
+local ends = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[3])
+local set = { 'v', ARGV[2], 't', ends, 'j', ARGV[5] }
 for k = 6, #ARGV do
   set[#set + 1] = 'a' .. (k - 5)
   set[#set + 1] = ARGV[k]

@@ -23,6 +23,7 @@ type customer struct {
 	owned    bool // grants is this batch's own slice
 	unsorted bool // an operation changed what the order depends on
 	reshaped bool // something else than amounts of open grants has changed
+	undo     bool // credits were taken in the cache for something that took none here
 	touched  map[credit.GrantID]*touch
 	others   map[credit.GrantID]*credit.Grant // loaded by id though they are not open
 }

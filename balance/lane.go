@@ -537,6 +537,7 @@ func (b *batch) judge(j *job) result {
 			known, ok = b.keys[j.digest]
 		}
 		if ok {
+			c.undo = c.undo || j.hint == hintOK
 			return replay(known, h)
 		}
 	}
@@ -549,6 +550,7 @@ func (b *batch) judge(j *job) result {
 	r, err := j.op.decide(d)
 	b.lane.draws = j.draws
 	if err != nil {
+		c.undo = c.undo || j.hint == hintOK
 		return b.refuse(j, err)
 	}
 	if reads {
@@ -658,7 +660,7 @@ func (b *batch) close() {
 func (b *batch) publish() {
 	for id, c := range b.customers {
 		snap := c.base
-		if c.ver != snap.ver {
+		if c.ver != snap.ver || c.undo {
 			was := snap.form
 			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
 			if b.lane.svc.cache != nil {

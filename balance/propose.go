@@ -8,8 +8,8 @@ import (
 	"github.com/tallystick/tallystick/credit"
 )
 
-// proposer asks the cache about consumptions on their way to a lane: all that arrived while it asked about the ones before go in one
-// round trip. What it learns only decides who is turned away first when there is too much to do.
+// proposer tells the cache of operations on their way to a lane, and asks it about consumptions: all that arrived while it asked about
+// the ones before go in one round trip. What it learns only decides who is turned away first when there is too much to do.
 type proposer struct {
 	svc  *Service
 	lane *lane
@@ -18,6 +18,9 @@ type proposer struct {
 	waiting []*job
 	busy    bool
 }
+
+// maxAsked bounds what one round trip asks about, so that it stays short.
+const maxAsked = 256
 
 func newProposer(s *Service, l *lane) *proposer { return &proposer{svc: s, lane: l} }
 
@@ -36,9 +39,12 @@ func (p *proposer) offer(j *job) {
 func (p *proposer) work() {
 	for {
 		p.mu.Lock()
-		jobs := p.waiting
-		p.waiting = nil
-		p.busy = len(jobs) > 0
+		n := min(len(p.waiting), maxAsked)
+		jobs := p.waiting[:n:n]
+		if p.waiting = p.waiting[n:]; len(p.waiting) == 0 {
+			p.waiting = nil
+		}
+		p.busy = n > 0
 		p.mu.Unlock()
 		if len(jobs) == 0 {
 			return
@@ -60,8 +66,7 @@ func (p *proposer) ask(jobs []*job) {
 	}
 	places := make([]place, len(jobs))
 	for i, j := range jobs {
-		w, ok := p.svc.wish(j.op.(*Consume))
-		if !ok {
+		if _, reads := j.op.(*ReadBalance); reads {
 			continue
 		}
 		id := j.op.header().Customer
@@ -70,6 +75,14 @@ func (p *proposer) ask(jobs []*job) {
 			at = &proposal{customer: id}
 			byCustomer[id] = at
 			proposals = append(proposals, at)
+		}
+		w, ok := wish{}, false
+		if o, consumes := j.op.(*Consume); consumes && !j.ordered {
+			w, ok = p.svc.wish(o)
+		}
+		if !ok {
+			at.others = true
+			continue
 		}
 		places[i] = place{at, len(at.wishes)}
 		at.wishes = append(at.wishes, w)
@@ -190,8 +203,8 @@ func (p *pusher) work() {
 			batch = again // to be loaded whole
 		} else {
 			p.svc.metrics.cacheErrors.Inc()
-			if isScriptError(err) {
-				continue
+			if isScriptError(err) { // something else lies where one of them belongs, which a load does not mind
+				batch = again
 			}
 		}
 		p.mu.Lock()

@@ -3,12 +3,15 @@
 --   KEYS[1] b:{customer}  see load.lua; i<k> = unit GS until GS from GS member GS version GS scope GS wallet scope GS,
 --           a<k> = available; instants in microseconds, GS = character 29
 --   ARGV[1] now in microseconds, or 0 for this server's clock   ARGV[2] longest time to live that is ours, ms
---   ARGV[3..] per request: credits wanted in steps, unit, member, 1 if the price is the same under every rate version,
+--   ARGV[3] time to live, ms, of what is about to be replaced: when the after-image does not come, nobody knows what has become of it
+--   ARGV[4] 1 if something else than the requests below is about to change the customer
+--   ARGV[5..] per request: credits wanted in steps, unit, member, 1 if the price is the same under every rate version,
 --           number of dimensions, then name, value, name, value, ...
 --   Replies {epoch, version, per request "O<k>:<taken>,..." taken in that order | "D" not enough | "M" cannot tell}, or {} when
 --   the customer is not cached.
-local GS = '\29'
-local head = redis.call('HMGET', KEYS[1], 'e', 'v', 'n', 'm')
+-- Most customers have few grants: the first ones come with the head, in one read.
+local cells = redis.call('HMGET', KEYS[1], 'i1', 'a1', 'i2', 'a2', 'i3', 'a3', 'i4', 'a4', 'e', 'v', 'n', 'm')
+local head = { cells[9], cells[10], cells[11], cells[12] }
 local n = tonumber(head[3] or '')
 if not (head[1] and head[2] and n) or n ~= math.floor(n) or n < 0 or n > 500 then return {} end
 local ttl = redis.call('PTTL', KEYS[1])
@@ -19,18 +22,20 @@ if now == 0 then
   now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
-local names = {}
-for k = 1, n do names[2 * k - 1] = 'i' .. k; names[2 * k] = 'a' .. k end
-local cells = n > 0 and redis.call('HMGET', KEYS[1], unpack(names)) or {}
+if n > 4 then
+  local names = {}
+  for k = 1, n do names[2 * k - 1] = 'i' .. k; names[2 * k] = 'a' .. k end
+  cells = redis.call('HMGET', KEYS[1], unpack(names))
+end
 local grants, avail, dirty = {}, {}, {}
+local pattern = '^([^\29]*)\29([^\29]*)\29([^\29]*)\29([^\29]*)\29([^\29]*)\29([^\29]*)\29([^\29]*)\29'
 
 local function grant(k)
   local g = grants[k]
   if g then return g end
   local info, a = cells[2 * k - 1], tonumber(cells[2 * k] or '')
   if not info or not a or a < 0 or a ~= math.floor(a) then return nil end
-  local unit, till, from, member, version, scope, wscope =
-    string.match(info, '^([^' .. GS .. ']*)' .. string.rep(GS .. '([^' .. GS .. ']*)', 6) .. GS)
+  local unit, till, from, member, version, scope, wscope = string.match(info, pattern)
   if not unit then return nil end
   g = { unit = unit, till = tonumber(till), from = tonumber(from), member = member, version = version, scope = scope .. wscope }
   if not g.till or not g.from then return nil end
@@ -47,7 +52,7 @@ local function matches(scope, dims)
   return true
 end
 
-local reply, i = { head[1], head[2] }, 3
+local reply, i = { head[1], head[2] }, 5
 while i <= #ARGV do
   local need, unit, member, fixed, count = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1', tonumber(ARGV[i + 4])
   local dims = {}
@@ -86,5 +91,6 @@ end
 
 local set = {}
 for k in pairs(dirty) do set[#set + 1] = 'a' .. k; set[#set + 1] = string.format('%.0f', avail[k]) end
-if #set > 0 then redis.call('HSET', KEYS[1], unpack(set)) end -- the time to live stays as it is
+if #set > 0 then redis.call('HSET', KEYS[1], unpack(set)) end
+if (#set > 0 or ARGV[4] == '1') and ttl > tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return reply

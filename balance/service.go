@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ import (
 
 // Config bounds a Service. Zero fields take the defaults named.
 type Config struct {
-	Lanes     int           // each has a connection that decides and one that waits for locks; 2
+	Lanes     int           // each has a connection that decides and one that waits for locks; one for every four processors
 	MaxBatch  int           // operations in one transaction; 256
 	Queue     int           // operations waiting in one lane before more are refused; 4096
 	MaxWait   time.Duration // before an operation that has not been carried out is given up; 2 s
@@ -77,7 +78,7 @@ type Service struct {
 // NewService starts a service. cache may be nil: the answers are the same, and every balance is read from Postgres. It returns an error
 // when Postgres cannot be read.
 func NewService(ctx context.Context, cfg Config, arbiter *db.Arbiter, store *db.Store, cache *Cache, log *slog.Logger) (*Service, error) {
-	setDefault(&cfg.Lanes, 2)
+	setDefault(&cfg.Lanes, max(1, runtime.GOMAXPROCS(0)/4))
 	setDefault(&cfg.MaxBatch, 256)
 	setDefault(&cfg.Queue, 4096)
 	setDefault(&cfg.MaxWait, 2*time.Second)
@@ -166,7 +167,8 @@ func (s *Service) Do(ctx context.Context, op Operation) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	s.enqueue(ctx, j)
+	_, reads := op.(*ReadBalance)
+	s.enqueue(ctx, j, !reads && s.cacheAnswers())
 	r := <-j.done
 	return r.answer, r.err
 }
@@ -175,6 +177,7 @@ func (s *Service) Do(ctx context.Context, op Operation) (Answer, error) {
 func (s *Service) DoAll(ctx context.Context, ops []Operation) []Result {
 	out := make([]Result, len(ops))
 	jobs := make([]*job, len(ops))
+	tell := s.cacheAnswers() // all take the same way, or one could overtake another
 	several := make(map[credit.CustomerID]int, len(ops))
 	for _, op := range ops {
 		several[op.header().Customer]++
@@ -186,7 +189,7 @@ func (s *Service) DoAll(ctx context.Context, ops []Operation) []Result {
 			continue
 		}
 		jobs[i], j.ordered = j, several[op.header().Customer] > 1
-		s.enqueue(ctx, j)
+		s.enqueue(ctx, j, tell)
 	}
 	for i, j := range jobs {
 		if j != nil {
@@ -250,13 +253,16 @@ func (s *Service) prepare(op Operation) (*job, error) {
 	return j, nil
 }
 
-func (s *Service) enqueue(ctx context.Context, j *job) {
+func (s *Service) cacheAnswers() bool { return s.cache != nil && s.cache.breaker.closed() }
+
+// enqueue sends a job on its way; tell says whether the cache is to be told of it first.
+func (s *Service) enqueue(ctx context.Context, j *job, tell bool) {
 	h := j.op.header()
 	n := int(binary.BigEndian.Uint32(h.Customer[12:]) % uint32(len(s.proposers)))
 	if s.cfg.Tracer != nil {
 		s.traced(ctx, j)
 	}
-	if _, ok := j.op.(*Consume); ok && s.cache != nil && !j.ordered && s.cache.breaker.closed() {
+	if tell {
 		s.proposers[n].offer(j)
 		return
 	}

@@ -185,7 +185,7 @@ func (s *Service) differing(ctx context.Context, batch []credit.CustomerID) (cac
 // sameFields compares what is cached with what load.lua would store now. What is shown may differ when time has passed over it: nobody
 // is shown it then.
 func sameFields(have map[string]string, want []any, now time.Time) bool {
-	if len(have) != len(want)/2+2 { // e and v
+	if len(have) != len(want)/2+3 { // e, v and t
 		return false
 	}
 	until, err := strconv.ParseInt(have["x"], 10, 64)

@@ -65,7 +65,7 @@ type Audited struct {
 	Key       string // idempotency key, in the form that operations have it; empty: the change is not remembered, only audited
 	Request   Digest // of what was asked
 	Actor     int32
-	RequestID credit.RequestID
+	RequestID credit.RequestID // zero: one is made
 	Action    string
 }
 
@@ -84,6 +84,9 @@ type Outcome struct {
 func (s *Store) Change(ctx context.Context, a Audited, do func(context.Context, *Catalog) (Outcome, error)) (o Outcome, replayed bool, err error) {
 	detail := []byte("{}")
 	digest := keyDigest(a.Key)
+	if a.RequestID.IsZero() {
+		a.RequestID = credit.NewID[credit.RequestID]()
+	}
 	err = s.Tx(ctx, func(tx pgx.Tx) error {
 		q := s.q.WithTx(tx)
 		if a.Key != "" {

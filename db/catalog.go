@@ -125,12 +125,6 @@ func found(err error, refusal *credit.Error, doing string) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// Unit returns a unit, or an Error coded unit_not_found.
-func (s *Store) Unit(ctx context.Context, code string) (UnitRow, error) {
-	u, err := s.q.FindUnit(ctx, code)
-	return unitRow(u), found(err, credit.Errorf(credit.UnitNotFound, "There is no unit %.40q.", code), "read unit")
-}
-
 func unitRow(u sqlc.Unit) UnitRow {
 	return UnitRow{Unit: credit.Unit{Code: u.Code, Scale: int(u.Scale), Name: u.Name}, CreatedAt: fromTime(u.CreatedAt)}
 }

@@ -75,6 +75,7 @@ func BenchmarkGrants(b *testing.B) {
 	cost.print(b, "all of them open")
 
 	patiently("due", func() bool { return time.Now().After(due) })
+	cost.print(b, "waiting")
 	patiently("expired", func() bool { return s.count("SELECT count(*) FROM operations WHERE kind = 'expire'") == *benchExpired })
 	report(b, "grants expired", *benchExpired, due)
 	var lags []time.Duration

@@ -183,7 +183,7 @@ CREATE TABLE operations (
   receipt      json NOT NULL,                          -- the answer, byte for byte
   CONSTRAINT operation_order PRIMARY KEY (customer_id, ver)
 );
-CREATE INDEX operations_at ON operations USING brin (at) WITH (pages_per_range = 32);
+CREATE INDEX operations_at ON operations USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
 -- What happened to a grant or a wallet without a movement of credits. Consumption is not in it, and so pays nothing for it.
 CREATE INDEX operations_about ON operations ((receipt ->> 'id'), ver) WHERE kind IN ('configure', 'create', 'void', 'extend', 'freeze', 'unfreeze');
 

@@ -1,8 +1,5 @@
 -- Reference data and the things that credits belong to. Pages are newest first (or by code) and start below (after) a key.
 
--- name: FindUnit :one
-SELECT code, scale, name, created_at FROM units WHERE code = @code;
-
 -- name: PageUnits :many
 SELECT code, scale, name, created_at FROM units WHERE code > @after ORDER BY code LIMIT @page_size;
 

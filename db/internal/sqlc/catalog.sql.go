@@ -406,24 +406,6 @@ func (q *Queries) FindRefund(ctx context.Context, id pgtype.UUID) (FindRefundRow
 	return i, err
 }
 
-const FindUnit = `-- name: FindUnit :one
-
-SELECT code, scale, name, created_at FROM units WHERE code = $1
-`
-
-// Reference data and the things that credits belong to. Pages are newest first (or by code) and start below (after) a key.
-func (q *Queries) FindUnit(ctx context.Context, code string) (Unit, error) {
-	row := q.db.QueryRow(ctx, FindUnit, code)
-	var i Unit
-	err := row.Scan(
-		&i.Code,
-		&i.Scale,
-		&i.Name,
-		&i.CreatedAt,
-	)
-	return i, err
-}
-
 const FindWallet = `-- name: FindWallet :one
 SELECT w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, g.id AS overage_id
 FROM wallets AS w JOIN units AS u ON u.code = w.unit LEFT JOIN grants AS g ON g.wallet_id = w.id AND g.type = 'overage'
@@ -833,9 +815,11 @@ func (q *Queries) PageRefunds(ctx context.Context, arg PageRefundsParams) ([]Pag
 }
 
 const PageUnits = `-- name: PageUnits :many
+
 SELECT code, scale, name, created_at FROM units WHERE code > $1 ORDER BY code LIMIT $2
 `
 
+// Reference data and the things that credits belong to. Pages are newest first (or by code) and start below (after) a key.
 func (q *Queries) PageUnits(ctx context.Context, after string, pageSize int32) ([]Unit, error) {
 	rows, err := q.db.Query(ctx, PageUnits, after, pageSize)
 	if err != nil {
