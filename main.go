@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/uuid"
 )
 
 // cli is the grammar of the command line: one field per subcommand, each in a file of its own.
@@ -40,6 +41,7 @@ type exitCode int
 func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
 
 func main() {
+	uuid.EnableRandPool() // identifiers are made for every request: randomness is fetched in larger pieces
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // the first signal asks; a second one ends the process at once
 	err := run(ctx, os.Args[1:], environ{vars: environment(os.Environ()), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})

@@ -102,12 +102,16 @@ func (l *lane) push(j *job) {
 	}
 }
 
-// take waits for jobs and returns up to a batch of them; nil when the lane has stopped and is empty.
+// take waits for jobs and returns a batch of them; nil when the lane has stopped and is empty. A batch is no more than half of those that
+// are about: the waiting ones and those just answered, who will soon be back. Were all of them taken together, they would go through every
+// stage together, and while Postgres works on them nobody would be reading requests or writing answers.
 func (l *lane) take(into []*job) []*job {
+	answered := len(into)
 	for {
 		l.mu.Lock()
-		into = takeUpTo(into[:0], &l.queue, l.svc.cfg.MaxBatch)
-		into = takeUpTo(into, &l.shed, l.svc.cfg.MaxBatch)
+		limit := min((len(l.queue)+len(l.shed)+answered+1)/2, l.svc.cfg.MaxBatch)
+		into = takeUpTo(into[:0], &l.queue, limit)
+		into = takeUpTo(into, &l.shed, limit)
 		stopped := l.stopped
 		l.mu.Unlock()
 		if len(into) > 0 {

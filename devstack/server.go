@@ -378,12 +378,19 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err := s.end(ctx, s.spec.stop); err != nil {
 		return err
 	}
-	if s.spec.beforeRestart != nil {
-		if err := s.spec.beforeRestart(); err != nil {
+	for attempt := 1; ; attempt++ {
+		if s.spec.beforeRestart != nil {
+			if err := s.spec.beforeRestart(); err != nil {
+				return err
+			}
+		}
+		err := s.start(ctx)
+		// A process that was just killed may still hold memory that the new one must have for itself.
+		if _, early := errors.AsType[*endedEarly](err); !early || attempt == 5 || ctx.Err() != nil {
 			return err
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	return s.start(ctx)
 }
 
 // startServer picks ports, starts the server that make describes for them, and tries again with other ports if it ended

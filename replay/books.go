@@ -113,7 +113,7 @@ func (r *run) lookAtBooks(ctx context.Context, s *sight, customer string) error 
 	if err != nil {
 		return fmt.Errorf("write request: %w", err)
 	}
-	if err := r.API.call(ctx, http.MethodPost, "/v1/finance/recognise", "", body, &struct{}{}); err != nil {
+	if err := r.API.Call(ctx, http.MethodPost, "/v1/finance/recognise", "", body, &struct{}{}); err != nil {
 		return fmt.Errorf("book what happened to customer %s: %w", customer, err)
 	}
 	var who struct {

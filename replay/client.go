@@ -58,8 +58,8 @@ func (p *Problem) useless() bool {
 	return p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden
 }
 
-// call makes one call and reads its answer into out. body is JSON; nil sends none. The error is a *Problem, or about the connection.
-func (a *API) call(ctx context.Context, method, path, idempotencyKey string, body []byte, out any) error {
+// Call makes one call and reads its answer into out. body is JSON; nil sends none. The error is a *Problem, or about the connection.
+func (a *API) Call(ctx context.Context, method, path, idempotencyKey string, body []byte, out any) error {
 	var payload io.Reader
 	if body != nil {
 		payload = bytes.NewReader(body)
@@ -103,7 +103,7 @@ func (a *API) call(ctx context.Context, method, path, idempotencyKey string, bod
 
 // get reads a document.
 func (a *API) get(ctx context.Context, path string, out any) error {
-	if err := a.call(ctx, http.MethodGet, path, "", nil, out); err != nil {
+	if err := a.Call(ctx, http.MethodGet, path, "", nil, out); err != nil {
 		return fmt.Errorf("GET %s: %w", path, err)
 	}
 	return nil

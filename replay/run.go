@@ -207,7 +207,7 @@ type receipt struct {
 func (r *run) attempt(ctx context.Context, key string, body []byte, in *receipt) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 	defer cancel()
-	return r.API.call(ctx, http.MethodPost, "/v1/consume", key, body, in)
+	return r.API.Call(ctx, http.MethodPost, "/v1/consume", key, body, in)
 }
 
 // tally is one client's part of the report.

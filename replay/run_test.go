@@ -63,7 +63,7 @@ func (s *site) post(path, body string, out any) {
 	}
 	server := httptest.NewServer(s.handler)
 	defer server.Close()
-	if err := NewAPI(server.URL, s.key, 1).call(context.Background(), http.MethodPost, path, s.Key(), []byte(body), out); err != nil {
+	if err := NewAPI(server.URL, s.key, 1).Call(context.Background(), http.MethodPost, path, s.Key(), []byte(body), out); err != nil {
 		s.t.Fatalf("POST %s: %v", path, err)
 	}
 }

@@ -27,8 +27,7 @@ func TestRefund(t *testing.T) {
 		"not paid for": {activities.RefundFacts{Status: activities.NothingToPay}, []string{"read", "post"}, activities.NothingToPay},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var suite testsuite.WorkflowTestSuite
-			env := suite.NewTestWorkflowEnvironment()
+			env := newSuite().NewTestWorkflowEnvironment()
 			env.RegisterWorkflow(workflows.Refund)
 			ref := activities.RefundRef{RefundID: credit.NewID[credit.RefundID](), CustomerID: credit.NewID[credit.CustomerID]()}
 			c.facts.RefundRef = ref
@@ -70,8 +69,7 @@ func TestRefund(t *testing.T) {
 }
 
 func TestARefundThatDoesNotExist(t *testing.T) {
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
+	env := newSuite().NewTestWorkflowEnvironment()
 	env.RegisterWorkflow(workflows.Refund)
 	var a *activities.Activities
 	env.OnActivity(a.ReadRefund, mock.Anything, mock.Anything).Return(activities.RefundFacts{},
@@ -86,13 +84,14 @@ func TestRecognitionGoesFromPageToPage(t *testing.T) {
 		{}:   {Customers: 2000, Posted: activities.Posted{Operations: 5000, Entries: 2100}, Next: last},
 		last: {Customers: 3, Failed: 1, Fault: "one of them", Posted: activities.Posted{Operations: 4, Entries: 2}},
 	}
-	var suite testsuite.WorkflowTestSuite
 	newEnv := func() *testsuite.TestWorkflowEnvironment {
-		env := suite.NewTestWorkflowEnvironment()
+		env := newSuite().NewTestWorkflowEnvironment()
 		env.RegisterWorkflow(workflows.RecognitionRun)
 		var a *activities.Activities
 		env.OnActivity(a.RecognisePage, mock.Anything, mock.Anything).After(time.Minute).Return(
-			func(_ context.Context, in activities.CustomerRef) (activities.RecognisedPage, error) { return pages[in.CustomerID], nil })
+			func(_ context.Context, in activities.CustomerRef) (activities.RecognisedPage, error) {
+				return pages[in.CustomerID], nil
+			})
 		return env
 	}
 	want := workflows.RecognitionResult{Customers: 2003, Operations: 5004, Entries: 2102, Failed: 1, Fault: "one of them"}

@@ -106,11 +106,16 @@ func newLifecycle(ctx workflow.Context, in GrantInput) *lifecycle {
 	return l
 }
 
-// look reads how the grant stands.
+// look reads how the grant stands. It is the one thing that every workflow does whenever it wakes, so it is done within the workflow task;
+// only if that fails it becomes an activity, which is retried until it succeeds and which operators see.
 func (l *lifecycle) look(ctx workflow.Context) error {
 	var a *activities.Activities
 	var f activities.GrantFacts
-	err := workflow.ExecuteActivity(withActivity(ctx, "How does the grant stand?"), a.ReadGrant, l.ref).Get(ctx, &f)
+	const summary = "How does the grant stand?"
+	err := workflow.ExecuteLocalActivity(withLocalActivity(ctx, summary), a.ReadGrant, l.ref).Get(ctx, &f)
+	if err != nil && ctx.Err() == nil {
+		err = workflow.ExecuteActivity(withActivity(ctx, summary), a.ReadGrant, l.ref).Get(ctx, &f)
+	}
 	if err == nil {
 		l.learn(workflow.Now(ctx), f, "")
 	}
@@ -282,24 +287,28 @@ func (l *lifecycle) remind(ctx workflow.Context, days int) error {
 	return nil
 }
 
-// expire has what is left of the grant booked, if Postgres agrees that the expiry has come.
+// expire has what is left of the grant booked. Postgres says whether the expiry has come, and usually the sweep was faster.
 func (l *lifecycle) expire(ctx workflow.Context) error {
-	var a *activities.Activities
-	var done activities.Expired
-	if err := workflow.ExecuteActivity(withActivity(ctx, "Book what is left as expired"), a.ExpireGrant, l.ref).Get(ctx, &done); err != nil {
+	if err := l.look(ctx); err != nil {
 		return err
 	}
-	now := workflow.Now(ctx)
-	l.learn(now, done.Grant, "")
-	if done.Now {
-		l.book(ctx, "Book the money of the expiry")
+	if f := &l.facts; !f.Over() && f.State(f.ReadAt) == credit.StateExpired {
+		var a *activities.Activities
+		var done activities.Expired
+		if err := workflow.ExecuteActivity(withActivity(ctx, "Book what is left as expired"), a.ExpireGrant, l.ref).Get(ctx, &done); err != nil {
+			return err
+		}
+		l.learn(workflow.Now(ctx), done.Grant, "")
+		if done.Now {
+			l.book(ctx, "Book the money of the expiry")
+		}
 	}
 	// Should it be open still, it was too early by the clock of Postgres, or it was extended or frozen meanwhile, or part of it is held.
 	again := time.Minute
-	if early := done.Grant.ExpiresAt.Sub(done.Grant.ReadAt); early > 0 {
+	if early := l.facts.ExpiresAt.Sub(l.facts.ReadAt); early > 0 {
 		again = max(early, time.Second)
 	}
-	l.notBefore = now.Add(again)
+	l.notBefore = workflow.Now(ctx).Add(again)
 	return nil
 }
 

@@ -44,6 +44,13 @@ func withActivity(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
+// withLocalActivity sets how activities are run within a workflow task: once, and quickly.
+func withLocalActivity(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
+		StartToCloseTimeout: 3 * time.Second, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1}, Summary: summary,
+	})
+}
+
 // handlersFinished waits until no update is under way: the end of a run would fail it.
 func handlersFinished(ctx workflow.Context) error {
 	return workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) })

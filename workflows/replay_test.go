@@ -28,7 +28,7 @@ func TestStoredHistoriesReplay(t *testing.T) {
 			r := worker.NewWorkflowReplayer()
 			workflows.RegisterGrants(r)
 			workflows.RegisterFinance(r)
-			if err := r.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {
+			if err := r.ReplayWorkflowHistoryFromJSONFile(quiet, file); err != nil {
 				t.Error(err)
 			}
 		})
@@ -45,7 +45,7 @@ func TestReplayFindsAChange(t *testing.T) {
 	}
 	r := worker.NewWorkflowReplayer()
 	r.RegisterWorkflowWithOptions(changed, workflow.RegisterOptions{Name: "GrantLifecycle"})
-	if err := r.ReplayWorkflowHistoryFromJSONFile(nil, "testdata/history/grant-refunded.json"); err == nil {
+	if err := r.ReplayWorkflowHistoryFromJSONFile(quiet, "testdata/history/grant-refunded.json"); err == nil {
 		t.Error("it replays")
 	}
 }

@@ -218,7 +218,7 @@ CREATE TABLE idempotency_keys (
   CONSTRAINT key_has_answer CHECK ((ver IS NULL) = (response IS NOT NULL))
 );
 CREATE INDEX idempotency_keys_age ON idempotency_keys USING brin (created_at) WITH (pages_per_range = 32, autosummarize = on);
-CREATE INDEX idempotency_denials ON idempotency_keys (created_at) WHERE ver IS NULL; -- few: they are kept for a day
+CREATE INDEX idempotency_denials ON idempotency_keys (created_at) WHERE ver IS NULL AND status >= 400; -- few: they are kept for a day
 
 -- What a committed change asks of the outside: each topic is read in id order, a row is deleted when it is done.
 CREATE TABLE outbox (

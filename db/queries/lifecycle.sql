@@ -35,13 +35,13 @@ SELECT id FROM grants
 WHERE status IN ('pending', 'open') AND type <> 'overage' AND created_at < @made_before AND id > @after ORDER BY id LIMIT @n;
 
 -- name: DeleteAnswers :execrows
--- Forgets up to n idempotency keys of operations 41 days old. The operation itself keeps its key for ever.
+-- Forgets up to n idempotency keys of what was done 41 days ago. An operation itself keeps its key for ever.
 DELETE FROM idempotency_keys WHERE idempotency_keys.digest IN (
   SELECT k.digest FROM idempotency_keys AS k
-  WHERE k.ver IS NOT NULL AND k.created_at < now() - interval '41 days' LIMIT @n FOR UPDATE SKIP LOCKED);
+  WHERE (k.ver IS NOT NULL OR k.status < 400) AND k.created_at < now() - interval '41 days' LIMIT @n FOR UPDATE SKIP LOCKED);
 
 -- name: DeleteDenials :execrows
 -- Forgets up to n idempotency keys of refusals a day old.
 DELETE FROM idempotency_keys WHERE idempotency_keys.digest IN (
   SELECT k.digest FROM idempotency_keys AS k
-  WHERE k.ver IS NULL AND k.created_at < now() - interval '24 hours' LIMIT @n FOR UPDATE SKIP LOCKED);
+  WHERE k.ver IS NULL AND k.status >= 400 AND k.created_at < now() - interval '24 hours' LIMIT @n FOR UPDATE SKIP LOCKED);

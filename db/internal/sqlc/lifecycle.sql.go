@@ -15,10 +15,10 @@ import (
 const DeleteAnswers = `-- name: DeleteAnswers :execrows
 DELETE FROM idempotency_keys WHERE idempotency_keys.digest IN (
   SELECT k.digest FROM idempotency_keys AS k
-  WHERE k.ver IS NOT NULL AND k.created_at < now() - interval '41 days' LIMIT $1 FOR UPDATE SKIP LOCKED)
+  WHERE (k.ver IS NOT NULL OR k.status < 400) AND k.created_at < now() - interval '41 days' LIMIT $1 FOR UPDATE SKIP LOCKED)
 `
 
-// Forgets up to n idempotency keys of operations 41 days old. The operation itself keeps its key for ever.
+// Forgets up to n idempotency keys of what was done 41 days ago. An operation itself keeps its key for ever.
 func (q *Queries) DeleteAnswers(ctx context.Context, n int32) (int64, error) {
 	result, err := q.db.Exec(ctx, DeleteAnswers, n)
 	if err != nil {
@@ -30,7 +30,7 @@ func (q *Queries) DeleteAnswers(ctx context.Context, n int32) (int64, error) {
 const DeleteDenials = `-- name: DeleteDenials :execrows
 DELETE FROM idempotency_keys WHERE idempotency_keys.digest IN (
   SELECT k.digest FROM idempotency_keys AS k
-  WHERE k.ver IS NULL AND k.created_at < now() - interval '24 hours' LIMIT $1 FOR UPDATE SKIP LOCKED)
+  WHERE k.ver IS NULL AND k.status >= 400 AND k.created_at < now() - interval '24 hours' LIMIT $1 FOR UPDATE SKIP LOCKED)
 `
 
 // Forgets up to n idempotency keys of refusals a day old.
