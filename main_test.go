@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tallystick/tallystick/devstack"
+	"github.com/tallystick/tallystick/devstack/stacktest"
 )
 
 // actAsMain makes the test binary behave as the program.
@@ -251,7 +252,7 @@ func startWatched(t *testing.T, cmd *exec.Cmd) *watched {
 // devPorts are flags with free ports, so that the usual ones stay with whoever works on this machine.
 func devPorts(t *testing.T) []string {
 	t.Helper()
-	var flags []string
+	flags := []string{"--listen=127.0.0.1:0"}
 	for _, name := range []string{"postgres-port", "redis-port", "temporal-port", "temporal-ui-port", "temporal-http-port"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -300,11 +301,13 @@ func TestDevRunsUntilToldToEnd(t *testing.T) {
 // Addresses that the user sets switch the servers of our own off.
 func TestDevUsesTheServersItIsTold(t *testing.T) {
 	t.Parallel()
-	cmd := program(t, "dev", "--dir=data")
-	cmd.Env = append(cmd.Env, "DATABASE_URL=postgres://example.invalid/db", "REDIS_ADDR=example.invalid:6379", "TEMPORAL_ADDRESS=example.invalid:7233")
+	database, redis := stacktest.DatabaseURL(t), stacktest.RedisAddr(t)
+	temporal, namespace := stacktest.Temporal(t)
+	cmd := program(t, "dev", "--dir=data", "--listen=127.0.0.1:0")
+	cmd.Env = append(cmd.Env, "DATABASE_URL="+database, "REDIS_ADDR="+redis, "TEMPORAL_ADDRESS="+temporal, "TEMPORAL_NAMESPACE="+namespace)
 	out := startWatched(t, cmd)
 	out.await(t, "Ctrl-C stops everything.")
-	for _, want := range []string{"postgres://example.invalid/db", "example.invalid:6379", "example.invalid:7233"} {
+	for _, want := range []string{database, redis, temporal} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s is not in\n%s", want, out)
 		}

@@ -54,10 +54,10 @@ func BenchmarkGrants(b *testing.B) {
 			}
 		}
 	}
-	report(b, "grants created", *benchGrants, begin)
+	report("grants created", *benchGrants, begin)
 
 	cost := &costs{cpu: map[string]time.Duration{}}
-	cost.print(b, "before")
+	cost.print("before")
 	begin = time.Now()
 	stop := s.run()
 	patiently := func(what string, holds func() bool) {
@@ -68,16 +68,16 @@ func BenchmarkGrants(b *testing.B) {
 		}
 	}
 	patiently("started", func() bool { return s.count("SELECT count(*) FROM outbox WHERE topic = 'grant.start'") == 0 })
-	report(b, "workflows started", *benchGrants, begin)
+	report("workflows started", *benchGrants, begin)
 	waiting := fmt.Sprintf("WorkflowType = 'GrantLifecycle' AND ExecutionStatus = 'Running' AND TaskQueue = '%sgrants'", s.cfg.Prefix)
 	patiently("listed", func() bool { return s.counted(waiting) == *benchGrants })
-	report(b, "workflows listed", *benchGrants, begin)
-	cost.print(b, "all of them open")
+	report("workflows listed", *benchGrants, begin)
+	cost.print("all of them open")
 
 	patiently("due", func() bool { return time.Now().After(due) })
-	cost.print(b, "waiting")
+	cost.print("waiting")
 	patiently("expired", func() bool { return s.count("SELECT count(*) FROM operations WHERE kind = 'expire'") == *benchExpired })
-	report(b, "grants expired", *benchExpired, due)
+	report("grants expired", *benchExpired, due)
 	var lags []time.Duration
 	rows, err := s.Store.Pool.Query(context.Background(), "SELECT extract(epoch FROM o.at - o.service_at) FROM operations AS o WHERE kind = 'expire'")
 	if err != nil {
@@ -92,13 +92,13 @@ func BenchmarkGrants(b *testing.B) {
 		lags = append(lags, lag)
 	}
 	slices.Sort(lags)
-	b.Logf("%-22s p50 %s, p99 %s, max %s", "lag of expiry", lags[len(lags)/2], lags[len(lags)*99/100], lags[len(lags)-1])
+	fmt.Printf("%-22s p50 %s, p99 %s, max %s\n", "lag of expiry", lags[len(lags)/2], lags[len(lags)*99/100], lags[len(lags)-1])
 	patiently("completed", func() bool { return s.counted(waiting) == *benchGrants-*benchExpired })
-	report(b, "workflows completed", *benchExpired, due)
-	cost.print(b, "at the end")
+	report("workflows completed", *benchExpired, due)
+	cost.print("at the end")
 	if *benchGrants > *benchExpired {
 		open := s.listed("%s", waiting)[0]
-		b.Logf("%-22s %d events", "an open grant has", len(s.history(open, "").Events))
+		fmt.Printf("%-22s %d events\n", "an open grant has", len(s.history(open, "").Events))
 	}
 	stop()
 	for b.Loop() {
@@ -114,19 +114,19 @@ func (s *site) counted(query string) int {
 	return int(r.GetCount())
 }
 
-func report(b *testing.B, what string, n int, begin time.Time) {
+func report(what string, n int, begin time.Time) {
 	took := time.Since(begin)
-	b.Logf("%-22s %6d in %8s: %d/s", what, n, took.Round(time.Millisecond), int64(n)*int64(time.Second)/int64(took))
+	fmt.Printf("%-22s %6d in %8s: %d/s\n", what, n, took.Round(time.Millisecond), int64(n)*int64(time.Second)/int64(took))
 }
 
 // cost prints what this process and the Temporal server hold and have used since the last time, if the latter's process id is told.
-func (c *costs) print(b *testing.B, when string) {
+func (c *costs) print(when string) {
 	for _, p := range []struct{ name, pid string }{{"this process", "self"}, {"Temporal", os.Getenv("TALLYSTICK_TEST_TEMPORAL_PID")}} {
 		if p.pid == "" {
 			continue
 		}
 		rss, cpu := usage(p.pid)
-		b.Logf("%-22s %s: %d MB, %s of CPU since the last time", when, p.name, rss, (cpu - c.cpu[p.name]).Round(10*time.Millisecond))
+		fmt.Printf("%-22s %s: %d MB, %s of CPU since the last time\n", when, p.name, rss, (cpu - c.cpu[p.name]).Round(10*time.Millisecond))
 		c.cpu[p.name] = cpu
 	}
 }

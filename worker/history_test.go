@@ -123,13 +123,13 @@ func (s *site) runOf(id string) string {
 func (s *site) keep(name, id, run string) {
 	s.t.Helper()
 	h := s.history(id, run)
+	b := historyJSON(s.t, h) // before the replay, which writes what it upserts into the history's first event
 	r := sdk.NewWorkflowReplayer()
 	workflows.RegisterGrants(r)
 	workflows.RegisterFinance(r)
 	if err := r.ReplayWorkflowHistory(nil, h); err != nil {
 		s.t.Errorf("%s: %v", name, err)
 	}
-	b := historyJSON(s.t, h)
 	s.t.Logf("%-16s %3d events, %6d bytes of JSON", name, len(h.Events), len(b))
 	if *storeHistories {
 		if err := os.WriteFile(filepath.Join("..", "workflows", "testdata", "history", name+".json"), b, 0o644); err != nil {

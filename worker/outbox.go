@@ -144,6 +144,7 @@ func (w *worker) startGrant(ctx context.Context, f *activities.GrantFacts, reuse
 		ID: workflows.GrantWorkflowID(f.GrantID), TaskQueue: w.cfg.Prefix + workflows.GrantsQueue,
 		WorkflowIDReusePolicy: reuse, WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		EnableEagerStart:                         true, // this process does the first task itself, which halves what a start costs Temporal
 		TypedSearchAttributes:                    workflows.GrantAttributes(f),
 		StaticSummary:                            workflows.GrantSummary(f), StaticDetails: workflows.GrantDetails(f),
 	}, workflows.GrantLifecycle, workflows.GrantInput{GrantRef: f.GrantRef})

@@ -108,7 +108,7 @@ func TestOldKeysAreForgotten(t *testing.T) {
 	c, wallet := s.Customer(t)
 	s.grant(c, wallet, 60*day)
 	s.exec(`INSERT INTO idempotency_keys (digest, request, customer_id, ver, status, response, created_at)
-		SELECT gen_random_uuid(), gen_random_uuid(), $1, CASE WHEN denied THEN NULL ELSE 1 END, 200, CASE WHEN denied THEN '{}' END, now() - age
+		SELECT gen_random_uuid(), gen_random_uuid(), $1, CASE WHEN denied THEN NULL ELSE 1 END, CASE WHEN denied THEN 402 ELSE 200 END, CASE WHEN denied THEN '{}' END, now() - age
 		FROM (VALUES (false, interval '40 days'), (false, interval '42 days'), (true, interval '23 hours'), (true, interval '25 hours')) AS v (denied, age),
 			generate_series(1, 6000)`, c[:])
 	before := s.count("SELECT count(*) FROM idempotency_keys WHERE created_at > now() - interval '1 hour'")

@@ -241,7 +241,8 @@ func (w *worker) newSDKWorker(queue string, fatal func(error)) sdk.Worker {
 	})
 }
 
-// Grants sleep for months between two tasks: what is worth keeping in memory is those that are being started or ended.
-func init() { sdk.SetStickyWorkflowCacheSize(1000) }
+// A grant sleeps for months between two tasks, and its history is short. Workflows kept in memory would serve no later task; they would only have
+// Temporal wait for a worker that no longer runs before it asks another one.
+func init() { sdk.SetStickyWorkflowCacheSize(0) }
 
 var errUnreachable = errors.New("Temporal does not answer")
