@@ -9,6 +9,9 @@ EXEC := $(BIN)/tallystick dev exec --
 PKG  ?= ./...
 ARGS ?=
 
+# Open grants of "make bench"; 10,000 of them expire within one minute.
+BENCH_GRANTS ?= 100000
+
 # How long each case of "make soak" goes on.
 SOAK_SECONDS ?= 60
 
@@ -24,7 +27,10 @@ run: bootstrap build ## Install what is missing, build, and run everything until
 test: bootstrap build ## Run all tests against Postgres, Redis and Temporal servers of their own.
 	$(EXEC) $(GO) test -count=1 -timeout 14m $(ARGS) $(PKG)
 
-bench: bootstrap build ## Run all benchmarks.
+bench: bootstrap build ## Measure the consume endpoint beside its baselines, many grants expiring at once, and the parts.
+	$(GO) build -o $(BIN)/bench ./bench
+	$(EXEC) $(BIN)/bench
+	$(EXEC) $(BIN)/bench -grants $(BENCH_GRANTS)
 	$(EXEC) $(GO) test -run '^$$' -bench . -benchmem -count=1 -timeout 30m $(ARGS) $(PKG)
 
 soak: bootstrap build ## Break everything at length, SOAK_SECONDS for each case, and run all tests with the race detector.
