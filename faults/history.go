@@ -51,6 +51,7 @@ type Attempt struct {
 	Process  int
 	Sent     time.Duration
 	Answered time.Duration
+	Request  string // the id that the answer gave the attempt
 	Status   int    // of HTTP; 0: no answer
 	Code     string // of the problem; "" when there is none
 	Body     string
@@ -61,6 +62,9 @@ type Attempt struct {
 func (a *Attempt) Final() bool {
 	return a.Status >= 200 && a.Status < 500 && a.Status != 429 && a.Status != 401
 }
+
+// kept tells whether the answer is kept under its key, so that every attempt gets the very same.
+func (a *Attempt) kept() bool { return a.Status < 300 || a.Status == 402 || a.Status == 409 }
 
 // Undecided tells whether the answer promises that this attempt changed nothing.
 func (a *Attempt) Undecided() bool {
@@ -75,18 +79,20 @@ func (h *History) Add(c *Call) {
 	h.calls = append(h.calls, c)
 }
 
-// Begin notes that an attempt is sent and returns how its outcome is noted. What was begun and never ended counts as having no answer.
-func (c *Call) Begin(process int) (end func(Attempt)) {
+// Begin notes that an attempt is sent and returns how its outcome is noted, which gives it back with its times. What was begun and never
+// ended counts as having no answer.
+func (c *Call) Begin(process int) (end func(Attempt) Attempt) {
 	h := c.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i := len(c.attempts)
 	c.attempts = append(c.attempts, Attempt{Process: process, Sent: time.Since(h.Start), Answered: -1})
-	return func(a Attempt) {
+	return func(a Attempt) Attempt {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		a.Process, a.Sent, a.Answered = process, c.attempts[i].Sent, time.Since(h.Start)
 		c.attempts[i] = a
+		return a
 	}
 }
 
@@ -126,7 +132,7 @@ func (c *Call) outcome() outcome {
 		switch {
 		case o.final == nil:
 			o.final, o.answered = &a, a.Answered
-		case a.Status != o.final.Status || c.Key != "" && a.Body != o.final.Body:
+		case a.Status != o.final.Status || a.Code != o.final.Code || a.kept() && a.Body != o.final.Body && c.Key != "":
 			o.differing = &a
 		}
 		o.answered = min(o.answered, a.Answered)
