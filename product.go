@@ -178,5 +178,8 @@ func ensureAPIKey(ctx context.Context, store *db.Store, key, name, role string) 
 		row, err := c.AddAPIKey(ctx, db.APIKeyRow{Name: name, Role: role, Hint: key[len(key)-4:]}, digest)
 		return db.Outcome{Status: 201, Answer: []byte("{}"), Subject: fmt.Sprintf("key_%d", row.No)}, err
 	})
+	if credit.CodeOf(err) == credit.AlreadyExists { // another process has made it just now
+		return nil
+	}
 	return err
 }

@@ -98,10 +98,10 @@ func TestHistories(t *testing.T) {
 	s.until("it has ended", func() bool { return !s.running(id) })
 
 	handle := s.w.client.ScheduleClient().GetHandle(context.Background(), s.cfg.Prefix+workflows.RecognitionID)
+	if err := handle.Trigger(context.Background(), client.ScheduleTriggerOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	s.until("recognition has run", func() bool {
-		if err := handle.Trigger(context.Background(), client.ScheduleTriggerOptions{}); err != nil {
-			return false
-		}
 		runs := s.listed("WorkflowId STARTS_WITH '%srecognition-' AND ExecutionStatus = 'Completed'", s.cfg.Prefix)
 		if len(runs) > 0 {
 			s.keep("recognition", runs[0], "")
