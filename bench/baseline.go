@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tallystick/tallystick/credit"
 )
 
 // The balance column: what most people build first. A table of balances, a table of events with a unique key, and one
@@ -79,22 +81,21 @@ func (b *bench) ceiling(ctx context.Context) (figures, error) {
 	if err := pool.QueryRow(ctx, "SELECT key, receipt::text FROM operations WHERE kind = 'consume' ORDER BY at DESC LIMIT 1").Scan(&sample.key, &sample.receipt); err != nil {
 		return figures{}, fmt.Errorf("find a consumption to copy: %w", err)
 	}
-	f, err := run(2, b.WarmUp, b.Measure, func(client int, n int64) error {
-		first := (int64(client)<<40 + n) * rows
+	owner := credit.NewID[credit.CustomerID]() // of this round: no row is written twice
+	f, err := run(2, b.WarmUp, b.Measure, func(_ int, n int64) error {
+		first := n * rows
 		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 			batch := &pgx.Batch{}
 			batch.Queue(`INSERT INTO idempotency_keys (digest, request, customer_id, ver, status)
-				SELECT gen_random_uuid(), gen_random_uuid(), $1, n, 200 FROM generate_series($2::bigint, $3::bigint) AS n`, ceilingCustomer(client), first, first+rows-1)
+				SELECT gen_random_uuid(), gen_random_uuid(), $1, n, 200 FROM generate_series($2::bigint, $3::bigint) AS n`, [16]byte(owner), first, first+rows-1)
 			batch.Queue(`INSERT INTO operations (customer_id, ver, kind, amount, at, service_at, actor, request_id, key, unit, receipt)
 				SELECT $1, n, 'consume', 1000, now(), now(), 1, gen_random_uuid(), $4, 'CREDIT', $5::json FROM generate_series($2::bigint, $3::bigint) AS n`,
-				ceilingCustomer(client), first, first+rows-1, sample.key, sample.receipt)
+				[16]byte(owner), first, first+rows-1, sample.key, sample.receipt)
 			batch.Queue(`INSERT INTO movements (grant_id, ver, n, debit, credit, amount, after)
-				SELECT $1, n, 0, 'available', 'consumed', 1000, 1000000 FROM generate_series($2::bigint, $3::bigint) AS n`, ceilingCustomer(client), first, first+rows-1)
+				SELECT $1, n, 0, 'available', 'consumed', 1000, 1000000 FROM generate_series($2::bigint, $3::bigint) AS n`, [16]byte(owner), first, first+rows-1)
 			return tx.SendBatch(ctx, batch).Close()
 		})
 	})
 	f.events *= rows
 	return f, err
 }
-
-func ceilingCustomer(client int) [16]byte { return [16]byte{0xff, 15: byte(client)} }

@@ -103,6 +103,18 @@ func (f figures) String() string {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
+// merge makes one of several runs.
+func merge(runs []figures) figures {
+	var f figures
+	for _, r := range runs {
+		f.events += r.events
+		f.elapsed += r.elapsed
+		f.lat = append(f.lat, r.lat...)
+	}
+	slices.Sort(f.lat)
+	return f
+}
+
 // run has clients call work for a while and times every call. work is given its client and a number that no other call gets.
 func run(clients int, warmUp, measure time.Duration, work func(client int, n int64) error) (figures, error) {
 	var (

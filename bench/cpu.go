@@ -15,6 +15,10 @@ import (
 // cpuTimes are the seconds of processor time that each part has used, where /proc tells; the load generator is this process.
 type cpuTimes struct{ api, postgres, redis, clients float64 }
 
+func (t cpuTimes) add(o cpuTimes) cpuTimes {
+	return cpuTimes{t.api + o.api, t.postgres + o.postgres, t.redis + o.redis, t.clients + o.clients}
+}
+
 func (t cpuTimes) sub(o cpuTimes) cpuTimes {
 	return cpuTimes{t.api - o.api, t.postgres - o.postgres, t.redis - o.redis, t.clients - o.clients}
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +43,7 @@ type bench struct {
 	run        string
 	keys       atomic.Int64
 	only       string
+	rounds     int
 }
 
 const apiKey = "tly_bench_0123456789abcdefghijklmnopqrstuv"
@@ -54,8 +56,9 @@ func main() {
 	b := &bench{run: strconv.FormatInt(time.Now().UnixNano(), 36)}
 	flag.IntVar(&b.Clients, "clients", 64, "keep-alive clients")
 	flag.IntVar(&b.Customers, "customers", 10_000, "customers of the spread run, one wallet each")
-	flag.DurationVar(&b.WarmUp, "warm-up", 3*time.Second, "time before measuring")
-	flag.DurationVar(&b.Measure, "measure", 10*time.Second, "time measured, for each figure")
+	flag.IntVar(&b.rounds, "rounds", 5, "rounds in each of which every figure is taken once")
+	flag.DurationVar(&b.WarmUp, "warm-up", 1500*time.Millisecond, "time before measuring, in each round")
+	flag.DurationVar(&b.Measure, "measure", 2500*time.Millisecond, "time measured for each figure, in each round")
 	flag.StringVar(&b.Program, "program", ".tallystick/bin/tallystick", "tallystick binary")
 	grants := flag.Int("grants", 0, "instead of the endpoint, measure so many open grants")
 	expire := flag.Int("expire", 10_000, "grants of -grants that expire within the same minute")
@@ -69,7 +72,7 @@ func main() {
 		if *grants > 0 {
 			return b.grants(ctx, *grants, *expire, *starts)
 		}
-		fmt.Printf("%d keep-alive clients, %s measured for each figure after %s of warm-up, everything on this machine\n\n", b.Clients, b.Measure, b.WarmUp)
+		fmt.Printf("%d keep-alive clients, %d times %s measured for each figure, each after %s of warm-up, everything on this machine\n\n", b.Clients, b.rounds, b.Measure, b.WarmUp)
 		if err := b.seedCustomers(); err != nil {
 			return err
 		}
@@ -102,21 +105,16 @@ func (b *bench) all(ctx context.Context, do func() error) error {
 	return do()
 }
 
+// series is one line's figures, round by round, and what it wrote and used in all of them.
+type series struct {
+	name   string
+	rounds []figures
+	wrote  *footprint // nil: not asked
+}
+
+// measure takes every figure several times in turn, a slice of its time in each round: a machine that is faster in one minute than in
+// the next then weighs on both sides of a ratio alike. A ratio is the median of the rounds' ratios.
 func (b *bench) measure(ctx context.Context) error {
-	results := make(map[string]figures)
-	var failed error
-	step := func(name string, measure func() (figures, error)) {
-		if failed != nil || !strings.Contains(name, b.only) {
-			return
-		}
-		f, err := measure()
-		if err != nil {
-			failed = fmt.Errorf("%s: %w", name, err)
-			return
-		}
-		results[name] = f
-		fmt.Printf("  %-58s %s\n", name, f)
-	}
 	const (
 		consumeHot, consumeSpread, consumeRated = "POST /v1/consume, one hot wallet", "POST /v1/consume, spread", "POST /v1/consume, spread, priced by a rate card"
 		columnHot, columnSpread                 = "balance column, hot", "balance column, spread"
@@ -124,92 +122,150 @@ func (b *bench) measure(ctx context.Context) error {
 		insertCeiling                           = "inserting the same rows, 500 at a time, nothing else"
 		readBalance, doNothing                  = "GET /v1/customers/{id}/balances", "Echo handler that does nothing"
 	)
-	step(columnHot, func() (figures, error) { return b.baseline(ctx, balanceColumn, 1) })
-	step(statementHot, func() (figures, error) { return b.baseline(ctx, balanceStatement, 1) })
-	step(consumeHot, func() (figures, error) {
-		return b.footprint(ctx, func() (figures, error) { return b.consume(1, false) })
-	})
-	step(columnSpread, func() (figures, error) { return b.baseline(ctx, balanceColumn, int64(b.Customers)) })
-	step(statementSpread, func() (figures, error) { return b.baseline(ctx, balanceStatement, int64(b.Customers)) })
-	step(consumeSpread, func() (figures, error) {
-		return b.footprint(ctx, func() (figures, error) { return b.consume(b.Customers, false) })
-	})
-	step(consumeRated, func() (figures, error) {
-		return b.footprint(ctx, func() (figures, error) { return b.consume(b.Customers, true) })
-	})
-	step(insertCeiling, func() (figures, error) { return b.ceiling(ctx) })
-	step(readBalance, b.balances)
-	step(doNothing, b.nothing)
-	if failed != nil || b.only != "" {
-		return failed
-	}
-	ratio := func(what, over string) float64 { return results[what].rate() / results[over].rate() }
-	fmt.Printf("\nratios\n")
-	for _, line := range []struct {
+	type step struct {
 		name  string
-		value float64
-		aim   string
-	}{
-		{"hot wallet / balance column", ratio(consumeHot, columnHot), "at least 8"},
-		{"hot wallet / balance column in one statement", ratio(consumeHot, statementHot), ""},
-		{"spread / balance column", ratio(consumeSpread, columnSpread), "at least 1"},
-		{"spread / balance column in one statement", ratio(consumeSpread, statementSpread), ""},
-		{"hot wallet / spread", ratio(consumeHot, consumeSpread), "0.75 to 1.33"},
-		{"hot wallet / batched inserts", ratio(consumeHot, insertCeiling), ""},
-		{"spread / batched inserts", ratio(consumeSpread, insertCeiling), ""},
-		{"balance read / nothing", ratio(readBalance, doNothing), "at least 0.6"},
+		do    func() (figures, error)
+		wrote bool
+	}
+	steps := []step{
+		{columnHot, func() (figures, error) { return b.baseline(ctx, balanceColumn, 1) }, false},
+		{consumeHot, func() (figures, error) { return b.consume(1, false) }, true},
+		{statementHot, func() (figures, error) { return b.baseline(ctx, balanceStatement, 1) }, false},
+		{consumeSpread, func() (figures, error) { return b.consume(b.Customers, false) }, true},
+		{columnSpread, func() (figures, error) { return b.baseline(ctx, balanceColumn, int64(b.Customers)) }, false},
+		{statementSpread, func() (figures, error) { return b.baseline(ctx, balanceStatement, int64(b.Customers)) }, false},
+		{consumeRated, func() (figures, error) { return b.consume(b.Customers, true) }, true},
+		{readBalance, b.balances, false},
+		{doNothing, b.nothing, false},
+	}
+	results := make(map[string]*series)
+	var lines []*series
+	for round := range b.rounds {
+		if round == b.rounds-1 { // it leaves a million rows to be written out, so nothing is measured after it
+			steps = append(steps, step{insertCeiling, func() (figures, error) { return b.ceiling(ctx) }, false})
+		}
+		for _, step := range steps {
+			if !strings.Contains(step.name, b.only) {
+				continue
+			}
+			s := results[step.name]
+			if s == nil {
+				s = &series{name: step.name}
+				if step.wrote {
+					s.wrote = new(footprint)
+				}
+				results[step.name] = s
+				lines = append(lines, s)
+			}
+			f, err := b.watched(ctx, s.wrote, step.do)
+			if err != nil {
+				return fmt.Errorf("%s: %w", step.name, err)
+			}
+			s.rounds = append(s.rounds, f)
+		}
+		fmt.Printf("  round %d of %d measured\n", round+1, b.rounds)
+	}
+	fmt.Println()
+	for _, s := range lines {
+		fmt.Printf("  %-54s %s\n", s.name, merge(s.rounds))
+		if s.wrote != nil {
+			s.wrote.print()
+		}
+	}
+	if b.only != "" {
+		return nil
+	}
+	fmt.Printf("\nratios: the median of %d rounds, and the lowest and highest\n", b.rounds)
+	for _, line := range []struct{ name, what, over, aim string }{
+		{"hot wallet / balance column", consumeHot, columnHot, "at least 8"},
+		{"hot wallet / balance column in one statement", consumeHot, statementHot, ""},
+		{"spread / balance column", consumeSpread, columnSpread, "at least 1"},
+		{"spread / balance column in one statement", consumeSpread, statementSpread, ""},
+		{"hot wallet / spread", consumeHot, consumeSpread, "0.75 to 1.33"},
+		{"hot wallet / batched inserts", consumeHot, insertCeiling, ""},
+		{"spread / batched inserts", consumeSpread, insertCeiling, ""},
+		{"balance read / nothing", readBalance, doNothing, "at least 0.6"},
 	} {
+		var ratios []float64
+		over := results[line.over].rounds
+		for i, f := range results[line.what].rounds {
+			ratios = append(ratios, f.rate()/over[min(i, len(over)-1)].rate())
+		}
+		slices.Sort(ratios)
 		aim := ""
 		if line.aim != "" {
 			aim = "   (aim: " + line.aim + ")"
 		}
-		fmt.Printf("  %-46s %6.2f%s\n", line.name, line.value, aim)
+		n := len(ratios)
+		fmt.Printf("  %-46s %6.2f   %6.2f to %6.2f%s\n", line.name, (ratios[(n-1)/2]+ratios[n/2])/2, ratios[0], ratios[n-1], aim)
 	}
 	return nil
 }
 
-// footprint runs a measurement and prints what it wrote.
-func (b *bench) footprint(ctx context.Context, measure func() (figures, error)) (figures, error) {
+// footprint is what a measurement wrote and used.
+type footprint struct {
+	wal, events, rows, updates, hot, size int64
+	cpu                                   cpuTimes
+	haveCPU                               bool
+}
+
+func (b *bench) readFootprint(ctx context.Context, conn *pgx.Conn) (f footprint, err error) {
+	f.cpu, f.haveCPU = b.cpu(ctx, conn)
+	if _, err = conn.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil {
+		return f, fmt.Errorf("read the statistics: %w", err)
+	}
+	if err = conn.QueryRow(ctx, `SELECT (pg_current_wal_lsn() - '0/0')::bigint, (SELECT count(*) FROM operations), sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint,
+		sum(n_tup_hot_upd)::bigint, sum(pg_total_relation_size(relid))::bigint FROM pg_stat_user_tables WHERE relname NOT LIKE 'baseline%'`).
+		Scan(&f.wal, &f.events, &f.rows, &f.updates, &f.hot, &f.size); err != nil {
+		return f, fmt.Errorf("read the statistics: %w", err)
+	}
+	return f, nil
+}
+
+// watched runs a measurement and adds what it wrote and used to total; nil: nobody asks.
+func (b *bench) watched(ctx context.Context, total *footprint, measure func() (figures, error)) (figures, error) {
+	if total == nil {
+		return measure()
+	}
 	conn, err := pgx.Connect(ctx, b.url)
 	if err != nil {
 		return figures{}, fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(ctx)
-	type counts struct{ wal, events, rows, updates, hot, size int64 }
-	read := func() (c counts, err error) {
-		if _, err = conn.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil {
-			return c, err
-		}
-		err = conn.QueryRow(ctx, `SELECT (pg_current_wal_lsn() - '0/0')::bigint, (SELECT count(*) FROM operations), sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint,
-			sum(n_tup_hot_upd)::bigint, sum(pg_total_relation_size(relid))::bigint FROM pg_stat_user_tables WHERE relname NOT LIKE 'baseline%'`).
-			Scan(&c.wal, &c.events, &c.rows, &c.updates, &c.hot, &c.size)
-		return c, err
-	}
-	before, err := read()
+	before, err := b.readFootprint(ctx, conn)
 	if err != nil {
-		return figures{}, fmt.Errorf("read the statistics: %w", err)
+		return figures{}, err
 	}
-	cpuBefore, _ := b.cpu(ctx, conn)
 	f, err := measure()
 	if err != nil {
 		return f, err
 	}
-	cpuAfter, haveCPU := b.cpu(ctx, conn)
+	used, haveCPU := b.cpu(ctx, conn)
 	time.Sleep(1500 * time.Millisecond) // the server reports its statistics once a second
-	after, err := read()
+	after, err := b.readFootprint(ctx, conn)
 	if err != nil {
-		return f, fmt.Errorf("read the statistics: %w", err)
+		return f, err
 	}
-	n := float64(max(1, after.events-before.events))
-	fmt.Printf("  %58s %.0f bytes of WAL, %.2f rows inserted (%.0f bytes with indexes), %.2f updated (%.0f %% in place) per event\n", "",
-		float64(after.wal-before.wal)/n, float64(after.rows-before.rows)/n, float64(after.size-before.size)/n, float64(after.updates-before.updates)/n,
-		100*float64(after.hot-before.hot)/float64(max(1, after.updates-before.updates)))
-	if haveCPU {
-		used := cpuAfter.sub(cpuBefore)
-		fmt.Printf("  %58s CPU per event: API %.0f µs, Postgres %.0f µs, Redis %.0f µs, load generator %.0f µs\n", "",
-			used.api*1e6/n, used.postgres*1e6/n, used.redis*1e6/n, used.clients*1e6/n)
+	total.wal += after.wal - before.wal
+	total.events += after.events - before.events
+	total.rows += after.rows - before.rows
+	total.updates += after.updates - before.updates
+	total.hot += after.hot - before.hot
+	total.size += after.size - before.size
+	if total.haveCPU = haveCPU && before.haveCPU; total.haveCPU {
+		total.cpu = total.cpu.add(used.sub(before.cpu))
 	}
 	return f, nil
+}
+
+func (f *footprint) print() {
+	n := float64(max(1, f.events))
+	fmt.Printf("  %54s %.0f bytes of WAL, %.2f rows inserted (%.0f bytes with indexes), %.2f updated (%.0f %% in place) per event\n", "",
+		float64(f.wal)/n, float64(f.rows)/n, float64(f.size)/n, float64(f.updates)/n, 100*float64(f.hot)/float64(max(1, f.updates)))
+	if f.haveCPU {
+		fmt.Printf("  %54s CPU per event: API %.0f µs, Postgres %.0f µs, Redis %.0f µs, load generator %.0f µs\n", "",
+			f.cpu.api*1e6/n, f.cpu.postgres*1e6/n, f.cpu.redis*1e6/n, f.cpu.clients*1e6/n)
+	}
 }
 
 func (b *bench) pool(ctx context.Context, n int32) (*pgxpool.Pool, error) {
