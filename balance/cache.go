@@ -58,6 +58,7 @@ func CacheOptions(addr string) *redis.Options {
 	return &redis.Options{
 		Addr: addr, MaxRetries: -1, DialerRetries: 1, DialTimeout: 300 * time.Millisecond, ReadTimeout: 50 * time.Millisecond,
 		WriteTimeout: 50 * time.Millisecond, PoolSize: 8, DisableIdentity: true,
+		Protocol: 2, // nothing here listens for the push messages of the third, and looking for them costs every reply
 	}
 }
 

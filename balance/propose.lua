@@ -10,10 +10,9 @@
 --   Replies {epoch, version, per request "O<k>:<taken>,..." taken in that order | "D" not enough | "M" cannot tell}, or {} when
 --   the customer is not cached.
 -- Most customers have few grants: the first ones come with the head, in one read.
-local cells = redis.call('HMGET', KEYS[1], 'i1', 'a1', 'i2', 'a2', 'i3', 'a3', 'i4', 'a4', 'e', 'v', 'n', 'm')
-local head = { cells[9], cells[10], cells[11], cells[12] }
-local n = tonumber(head[3] or '')
-if not (head[1] and head[2] and n) or n ~= math.floor(n) or n < 0 or n > 500 then return {} end
+local cells = redis.call('HMGET', KEYS[1], 'i1', 'a1', 'i2', 'a2', 'e', 'v', 'n', 'm')
+local epoch, version, n, more = cells[5], cells[6], tonumber(cells[7] or ''), cells[8]
+if not (epoch and version and n) or n ~= math.floor(n) or n < 0 or n > 500 then return {} end
 local ttl = redis.call('PTTL', KEYS[1])
 if ttl < 0 or ttl > tonumber(ARGV[2]) then redis.call('DEL', KEYS[1]); return {} end -- no entry of ours lives longer
 local now = tonumber(ARGV[1])
@@ -22,7 +21,7 @@ if now == 0 then
   now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
-if n > 4 then
+if n > 2 then
   local names = {}
   for k = 1, n do names[2 * k - 1] = 'i' .. k; names[2 * k] = 'a' .. k end
   cells = redis.call('HMGET', KEYS[1], unpack(names))
@@ -52,7 +51,7 @@ local function matches(scope, dims)
   return true
 end
 
-local reply, i = { head[1], head[2] }, 5
+local reply, i = { epoch, version }, 5
 while i <= #ARGV do
   local need, unit, member, fixed, count = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1', tonumber(ARGV[i + 4])
   local dims = {}
@@ -73,7 +72,7 @@ while i <= #ARGV do
       takes[#takes + 1] = take
     end
   end
-  if unknown or (need > 0 and head[4] == '1') then
+  if unknown or (need > 0 and more == '1') then
     reply[#reply + 1] = 'M'
   elseif need > 0 then
     reply[#reply + 1] = 'D'
