@@ -245,4 +245,4 @@ func (w *worker) newSDKWorker(queue string, fatal func(error)) sdk.Worker {
 // Temporal wait for a worker that no longer runs before it asks another one.
 func init() { sdk.SetStickyWorkflowCacheSize(0) }
 
-var errUnreachable = errors.New("Temporal does not answer")
+var errUnreachable = errors.New("no answer from Temporal")
