@@ -22,8 +22,9 @@ import (
 
 // Store reads and writes everything but the consume path, which is the [Arbiter]'s.
 type Store struct {
-	Pool *pgxpool.Pool
-	q    *sqlc.Queries
+	Pool      *pgxpool.Pool
+	q         *sqlc.Queries
+	documents documents
 }
 
 // Role is the role that every connection of the running product assumes: it may add to the ledger and cannot change it.
