@@ -144,7 +144,7 @@ func (s *Server) getRefund(ctx context.Context, c *call) error {
 
 // listRefunds is GET /v1/refunds.
 func (s *Server) listRefunds(ctx context.Context, c *call) error {
-	q, limit, before, err := listing[credit.RefundID](c, "customer", "grant", "status")
+	q, limit, before, err := listing(c, idCursor[credit.RefundID], "customer", "grant", "status")
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ type Lifecycle struct {
 
 // Lifecycles reads grants' facts in order of id. Grants that do not exist are missing.
 func (s *Store) Lifecycles(ctx context.Context, ids ...credit.GrantID) ([]Lifecycle, error) {
-	rows, err := s.q.ReadLifecycles(ctx, uuidsOf(ids))
+	rows, err := s.q.ReadLifecycles(ctx, uuids(ids))
 	if err != nil {
 		return nil, fmt.Errorf("read grants: %w", err)
 	}
@@ -113,12 +113,4 @@ func (s *Store) DeleteOldKeys(ctx context.Context, n int) (answers, denials int6
 		return 0, denials, fmt.Errorf("delete old idempotency keys: %w", err)
 	}
 	return answers, denials, nil
-}
-
-func uuidsOf[I ~[16]byte](ids []I) []pgtype.UUID {
-	out := make([]pgtype.UUID, len(ids))
-	for i, id := range ids {
-		out[i] = pgtype.UUID{Bytes: id, Valid: true}
-	}
-	return out
 }
