@@ -22,7 +22,7 @@ type RefundFacts struct {
 	Credits string         `json:"credits"`         // taken back
 	Money   string         `json:"money,omitempty"` // to pay back, tax included: "43.20 EUR"; empty: nothing
 	Reason  string         `json:"reason"`
-	Status  string         `json:"status"` // awaiting_settlement, settled or nothing_to_pay
+	Status  string         `json:"status"` // AwaitingSettlement, Settled or NothingToPay
 }
 
 // RefundFactsOf makes the facts of a refund as it was read.
@@ -64,8 +64,9 @@ func (a *Activities) SettleManually(_ context.Context, in RefundRef) (Settlement
 
 // How far a refund is.
 const (
-	Settled      = "settled"
-	NothingToPay = "nothing_to_pay"
+	AwaitingSettlement = "awaiting_settlement"
+	Settled            = "settled"
+	NothingToPay       = "nothing_to_pay"
 )
 
 // BookSettlementInput is a payment to be booked.

@@ -32,15 +32,7 @@ func describeAudit(r db.AuditRow) auditLine {
 
 // audit is GET /v1/audit: everything that changed something, newest first.
 func (s *Server) audit(ctx context.Context, c *call) error {
-	q, err := c.query("from", "until", "actor", "action", "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	before, err := q.auditCursor()
+	q, limit, before, err := listing(c, query.auditCursor, "from", "until", "actor", "action")
 	if err != nil {
 		return err
 	}
@@ -94,15 +86,7 @@ func describeNotification(n db.NotificationRow) notificationDocument {
 
 // notifications is GET /v1/notifications, newest first.
 func (s *Server) notifications(ctx context.Context, c *call) error {
-	q, err := c.query("customer", "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	before, err := q.numberCursor()
+	q, limit, before, err := listing(c, query.numberCursor, "customer")
 	if err != nil {
 		return err
 	}

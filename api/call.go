@@ -222,12 +222,17 @@ func (c *call) do(ctx context.Context, status int, op balance.Operation) error {
 	return nil
 }
 
+// changeTimeout is after how long a change that is no operation ends without an outcome, as one that is an operation does.
+const changeTimeout = 5 * time.Second
+
 // change makes a change that is no operation of a customer, and answers with its document; subject is what the path names.
 func (c *call) change(ctx context.Context, action, subject string, do func(context.Context, *db.Catalog) (db.Outcome, error)) error {
 	key, err := c.key()
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
 	o, again, err := c.store.Change(ctx, db.Audited{Key: balance.ClientKey(key), Request: c.digest(subject), Actor: c.caller.no, RequestID: c.id, Action: action}, do)
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func (s *Server) createCustomer(ctx context.Context, c *call) error {
 
 // listCustomers is GET /v1/customers.
 func (s *Server) listCustomers(ctx context.Context, c *call) error {
-	_, limit, before, err := listing[credit.CustomerID](c)
+	_, limit, before, err := listing(c, idCursor[credit.CustomerID])
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (s *Server) createMember(ctx context.Context, c *call) error {
 
 // listMembers is GET /v1/customers/{customer}/members.
 func (s *Server) listMembers(ctx context.Context, c *call) error {
-	_, limit, before, err := listing[credit.MemberID](c)
+	_, limit, before, err := listing(c, idCursor[credit.MemberID])
 	if err != nil {
 		return err
 	}

@@ -238,7 +238,7 @@ func describeEntry(e db.EntryRow) journalEntry {
 
 // journalEntries is GET /v1/finance/journal_entries, in order of posting.
 func (s *Server) journalEntries(ctx context.Context, c *call) error {
-	q, limit, after, err := listing[credit.EntryID](c, "legal_entity", "period", "account", "customer", "grant")
+	q, limit, after, err := listing(c, idCursor[credit.EntryID], "legal_entity", "period", "account", "customer", "grant")
 	if err != nil {
 		return err
 	}
@@ -286,19 +286,11 @@ type periodDocument struct {
 
 // periods is GET /v1/finance/periods, newest first.
 func (s *Server) periods(ctx context.Context, c *call) error {
-	q, err := c.query("legal_entity", "limit", "cursor")
+	q, limit, code, err := listing(c, query.codeCursor, "legal_entity")
 	if err != nil {
 		return err
 	}
 	entity, err := q.entity()
-	if err != nil {
-		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	code, err := q.codeCursor()
 	if err != nil {
 		return err
 	}

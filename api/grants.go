@@ -118,7 +118,7 @@ func (s *Server) getGrant(ctx context.Context, c *call) error {
 
 // listGrants is GET /v1/grants.
 func (s *Server) listGrants(ctx context.Context, c *call) error {
-	q, limit, before, err := listing[credit.GrantID](c, "customer", "wallet", "state")
+	q, limit, before, err := listing(c, idCursor[credit.GrantID], "customer", "wallet", "state")
 	if err != nil {
 		return err
 	}

@@ -131,6 +131,44 @@ func TestGrantStatesInLists(t *testing.T) {
 	}
 }
 
+// A preview is refused as the refund is, in every state of a purchase: what it says is what will be.
+func TestPreviewsRefuseAsRefundsDo(t *testing.T) {
+	w := newWorld(t)
+	purchase := func(more object) string {
+		body := object{"type": "purchased", "price": object{"amount": "1.00", "currency": "USD"}}
+		for k, v := range more {
+			body[k] = v
+		}
+		return w.grant(t, "10", body)
+	}
+	ids := map[string]string{
+		"pending": purchase(object{"payment": "pending"}), "refunded": purchase(nil), "voided": purchase(nil), "active": purchase(nil), "promotional": w.grant(t, "10", nil),
+		"expired": purchase(object{"expires_at": time.Now().Add(300 * time.Millisecond).Format(time.RFC3339Nano)}),
+	}
+	w.admin(t, "POST", "/v1/grants/"+ids["refunded"]+"/refunds", object{"reason": "x", "all": true}).want(t, 201)
+	w.admin(t, "POST", "/v1/grants/"+ids["voided"]+"/void", object{"reason": "x"}).want(t, 200)
+	eventually(t, "the expiry", func() bool { return w.admin(t, "GET", "/v1/grants/"+ids["expired"], nil).text(t, "state") == "expired" })
+	for state, id := range ids {
+		for _, units := range []string{"1", "11", ""} {
+			if state == "active" && units != "11" {
+				continue
+			}
+			asked := object{"units": units}
+			if units == "" {
+				asked = object{"all": true}
+			}
+			preview := w.admin(t, "POST", "/v1/grants/"+id+"/refunds/preview", asked)
+			asked["reason"] = "x"
+			refund := w.admin(t, "POST", "/v1/grants/"+id+"/refunds", asked)
+			for _, field := range []string{"status", "code", "detail", "refundable", "state"} {
+				if p, r := preview.object(t)[field], refund.object(t)[field]; p != r || field == "status" && p != 409. {
+					t.Errorf("%s, %q: %s of the preview is %v, of the refund %v", state, units, field, p, r)
+				}
+			}
+		}
+	}
+}
+
 func TestGrantsRefuseWhatTheyCannotBe(t *testing.T) {
 	w := newWorld(t)
 	for name, c := range map[string]struct {

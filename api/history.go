@@ -84,15 +84,7 @@ func (s *Server) grantHistory(ctx context.Context, c *call) error {
 
 // history is GET …/history: how a balance became what it is, one operation after the other, the newest first.
 func (s *Server) history(ctx context.Context, c *call, scopeOf func(context.Context, *call) (db.Scope, error)) error {
-	q, err := c.query("limit", "cursor")
-	if err != nil {
-		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	before, err := q.numberCursor()
+	_, limit, before, err := listing(c, query.numberCursor)
 	if err != nil {
 		return err
 	}

@@ -52,15 +52,7 @@ func (s *Server) createKey(ctx context.Context, c *call) error {
 
 // listKeys is GET /v1/api_keys.
 func (s *Server) listKeys(ctx context.Context, c *call) error {
-	q, err := c.query("limit", "cursor")
-	if err != nil {
-		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	before, err := q.numberCursor()
+	_, limit, before, err := listing(c, query.numberCursor)
 	if err != nil {
 		return err
 	}

@@ -122,16 +122,16 @@ func idCursor[I ~[16]byte](q query) (I, error) {
 
 func afterID[I ~[16]byte](id I) cursor { return id[:] }
 
-// listing reads what every list in order of identifiers has: a limit, a cursor, and the filters named.
-func listing[I ~[16]byte](c *call, filters ...string) (q query, limit int, before I, err error) {
+// listing reads what every list has: a limit, a cursor of its kind, and the filters named.
+func listing[P any](c *call, cursor func(query) (P, error), filters ...string) (q query, limit int, position P, err error) {
 	if q, err = c.query(append(filters, "limit", "cursor")...); err != nil {
-		return q, 0, before, err
+		return q, 0, position, err
 	}
 	if limit, err = q.limit(); err != nil {
-		return q, 0, before, err
+		return q, 0, position, err
 	}
-	before, err = idCursor[I](q)
-	return q, limit, before, err
+	position, err = cursor(q)
+	return q, limit, position, err
 }
 
 // numberCursor reads a cursor of a list in order of numbers; 0 at its beginning.

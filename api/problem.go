@@ -70,6 +70,8 @@ func refusalOf(err error, changes bool) *credit.Error {
 		if _, ok := kinds[e.Code]; ok {
 			return e
 		}
+	case errors.Is(err, db.ErrUnknown):
+		return credit.Errorf(credit.OutcomeUnknown, "The outcome is not known yet; repeat the request with the same key until it is.")
 	case db.IsDown(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		if changes {
 			return credit.Errorf(credit.OutcomeUnknown, "The database did not answer; repeat the request with the same key until it does.")

@@ -81,7 +81,7 @@ func (s *Server) getRateCard(ctx context.Context, c *call) error {
 
 // listRateCards is GET /v1/rate_cards.
 func (s *Server) listRateCards(ctx context.Context, c *call) error {
-	_, limit, before, err := listing[credit.RateCardID](c)
+	_, limit, before, err := listing(c, idCursor[credit.RateCardID])
 	if err != nil {
 		return err
 	}
@@ -139,15 +139,7 @@ func below(pointer string, err error) error {
 
 // listRateCardVersions is GET /v1/rate_cards/{rate_card}/versions.
 func (s *Server) listRateCardVersions(ctx context.Context, c *call) error {
-	q, err := c.query("limit", "cursor")
-	if err != nil {
-		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	before, err := q.numberCursor()
+	_, limit, before, err := listing(c, query.numberCursor)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (s *Server) createUnit(ctx context.Context, c *call) error {
 
 // listUnits is GET /v1/units, in order of code.
 func (s *Server) listUnits(ctx context.Context, c *call) error {
-	limit, after, err := c.codeListing()
+	_, limit, after, err := listing(c, query.codeCursor)
 	if err != nil {
 		return err
 	}
@@ -64,19 +64,6 @@ func (s *Server) listUnits(ctx context.Context, c *call) error {
 		return err
 	}
 	return answerPage(c, rows, limit, describeUnit, func(u db.UnitRow) cursor { return cursor(u.Code) })
-}
-
-// codeListing reads what every list in order of codes has.
-func (c *call) codeListing() (limit int, after string, err error) {
-	q, err := c.query("limit", "cursor")
-	if err != nil {
-		return 0, "", err
-	}
-	if limit, err = q.limit(); err != nil {
-		return 0, "", err
-	}
-	after, err = q.codeCursor()
-	return limit, after, err
 }
 
 type entityDocument struct {
@@ -127,7 +114,7 @@ func isTimeZone(s string) bool {
 
 // listEntities is GET /v1/legal_entities, in order of code.
 func (s *Server) listEntities(ctx context.Context, c *call) error {
-	limit, after, err := c.codeListing()
+	_, limit, after, err := listing(c, query.codeCursor)
 	if err != nil {
 		return err
 	}

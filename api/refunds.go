@@ -72,30 +72,16 @@ func (s *Server) refundable(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if cannotRefund(&g, 0) != nil {
+	units, err := balance.Refundable(&g.Grant, 0, g.Scale, g.ReadAt)
+	if err != nil {
 		return c.document(balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: "0", Refundable: "0"})
 	}
-	owed, err := balance.Owed(&g.Grant, g.Available, decimal.Decimal{}, g.Currency)
+	owed, err := balance.Owed(&g.Grant, units, decimal.Decimal{}, g.Currency)
 	if err != nil {
 		return err
 	}
-	left := g.Available.Format(g.Scale)
+	left := units.Format(g.Scale)
 	return c.document(balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: left, Refundable: left, Money: owed.Document()})
-}
-
-// cannotRefund says why units of a grant cannot be refunded as it stands; the operation decides the same way, under the lock.
-func cannotRefund(g *db.GrantView, units credit.Amount) error {
-	switch {
-	case g.Type != credit.Purchased:
-		return credit.Errorf(credit.NotRefundable, "A grant that is %s was not paid for; it can be voided.", g.Type).With("refundable", "0")
-	case g.Status == credit.StatusPending:
-		return credit.Errorf(credit.GrantState, "A grant that is %s cannot be refunded.", g.State(g.ReadAt)).With("state", string(g.State(g.ReadAt)))
-	case g.PastExpiry(g.ReadAt):
-		return credit.Errorf(credit.GrantExpired, "The grant expired at %s.", balance.Instant(g.ExpiresAt))
-	case g.Available == 0 || units > g.Available:
-		return credit.Errorf(credit.NotRefundable, "%s can be refunded.", g.Available.Format(g.Scale)).With("refundable", g.Available.Format(g.Scale))
-	}
-	return nil
 }
 
 // previewRefund is POST /v1/grants/{grant}/refunds/preview: what a refund would pay back, without refunding.
@@ -112,11 +98,8 @@ func (s *Server) previewRefund(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := cannotRefund(&g, units); err != nil {
+	if units, err = balance.Refundable(&g.Grant, units, g.Scale, g.ReadAt); err != nil {
 		return err
-	}
-	if in.all {
-		units = g.Available
 	}
 	owed, err := balance.Owed(&g.Grant, units, in.fx, g.Currency)
 	if err != nil {
@@ -161,7 +144,7 @@ func (s *Server) getRefund(ctx context.Context, c *call) error {
 
 // listRefunds is GET /v1/refunds.
 func (s *Server) listRefunds(ctx context.Context, c *call) error {
-	q, limit, before, err := listing[credit.RefundID](c, "customer", "grant", "status")
+	q, limit, before, err := listing(c, idCursor[credit.RefundID], "customer", "grant", "status")
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
 )
 
 func TestServiceRoutes(t *testing.T) {
@@ -188,6 +189,7 @@ func TestErrorsOfPostgres(t *testing.T) {
 		want    credit.Code
 	}{
 		{down, false, credit.NotExecuted}, {down, true, credit.OutcomeUnknown}, {context.DeadlineExceeded, true, credit.OutcomeUnknown},
+		{fmt.Errorf("commit: %w", db.ErrUnknown), true, credit.OutcomeUnknown},
 		{errors.New("a fault"), true, credit.Internal}, {credit.Errorf("unheard_of", "x"), true, credit.Internal},
 		{fmt.Errorf("around: %w", credit.Errorf(credit.GrantState, "x")), true, credit.GrantState},
 	} {

@@ -123,7 +123,7 @@ func (s *Server) getWallet(ctx context.Context, c *call) error {
 
 // listWallets is GET /v1/wallets.
 func (s *Server) listWallets(ctx context.Context, c *call) error {
-	q, limit, before, err := listing[credit.WalletID](c, "customer")
+	q, limit, before, err := listing(c, idCursor[credit.WalletID], "customer")
 	if err != nil {
 		return err
 	}

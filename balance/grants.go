@@ -240,21 +240,10 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	units := o.Units
-	if units == 0 {
-		units = g.Available
-	}
 	scale := d.scale(g.Wallet.Unit)
-	switch {
-	case g.Type != credit.Purchased:
-		return nil, credit.Errorf(credit.NotRefundable, "A grant that is %s was not paid for; it can be voided.", g.Type).With("refundable", "0")
-	case g.Status == credit.StatusPending:
-		return nil, stateRefusal(g, d.c.at, "refunded")
-	case g.PastExpiry(d.c.at):
-		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s.", Instant(g.ExpiresAt))
-	case units == 0 || units > g.Available:
-		return nil, credit.Errorf(credit.NotRefundable, "%s can be refunded, %s was asked for.", g.Available.Format(scale), o.Units.Format(scale)).
-			With("refundable", g.Available.Format(scale))
+	units, err := Refundable(g, o.Units, scale, d.c.at)
+	if err != nil {
+		return nil, err
 	}
 	owed, err := Owed(g, units, o.FXRate, d.c.base.currency)
 	if err != nil {

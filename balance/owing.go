@@ -18,6 +18,27 @@ type Owing struct {
 	Basis, TaxBasis int64
 }
 
+// Refundable returns how many units a refund takes from a grant at t: those asked for, or, when that is 0, all that are available. It is not
+// more than those and not 0. Otherwise an Error coded not_refundable, grant_state or grant_expired says why not; scale is the unit's.
+func Refundable(g *credit.Grant, asked credit.Amount, scale int, t time.Time) (credit.Amount, error) {
+	units := asked
+	if units == 0 {
+		units = g.Available
+	}
+	switch {
+	case g.Type != credit.Purchased:
+		return 0, credit.Errorf(credit.NotRefundable, "A grant that is %s was not paid for; it can be voided.", g.Type).With("refundable", "0")
+	case g.Status == credit.StatusPending:
+		return 0, stateRefusal(g, t, "refunded")
+	case g.PastExpiry(t):
+		return 0, credit.Errorf(credit.GrantExpired, "The grant expired at %s.", Instant(g.ExpiresAt))
+	case units == 0 || units > g.Available:
+		return 0, credit.Errorf(credit.NotRefundable, "%s can be refunded, %s was asked for.", g.Available.Format(scale), asked.Format(scale)).
+			With("refundable", g.Available.Format(scale))
+	}
+	return units, nil
+}
+
 // Owed computes what units of a grant's available credits cost: the part of its price that lies between what has left the grant so far
 // and what will have left it then, so that all parts of a price sum to the price. rate converts a price in another currency
 // than the entity's; zero is the purchase's rate. Only a purchase owes anything: a concession's price was never paid.

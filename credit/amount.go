@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -188,23 +189,18 @@ func Allocate(total int64, weights []int64) []int64 {
 		parts[0] = total
 		return parts
 	}
-	remainders := make([]*big.Int, len(weights))
+	remainders, order := make([]*big.Int, len(weights)), make([]int, len(weights))
 	left := total
 	for i, w := range weights {
 		share := new(big.Int).Mul(big.NewInt(total), big.NewInt(w))
 		quo, rem := share.QuoRem(share, sum, new(big.Int))
-		parts[i], remainders[i] = quo.Int64(), rem
+		parts[i], remainders[i], order[i] = quo.Int64(), rem, i
 		left -= parts[i]
 	}
-	for ; left > 0; left-- {
-		best := 0
-		for i := range remainders {
-			if remainders[i].Cmp(remainders[best]) > 0 {
-				best = i
-			}
-		}
-		parts[best]++
-		remainders[best].SetInt64(-1)
+	// The remainders sum to left times the sum of the weights and each is less than that sum, so that left is less than their number.
+	slices.SortStableFunc(order, func(a, b int) int { return remainders[b].Cmp(remainders[a]) })
+	for _, i := range order[:left] {
+		parts[i]++
 	}
 	return parts
 }

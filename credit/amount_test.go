@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/big"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -345,6 +347,62 @@ func TestAllocate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Allocate gives what its definition, carried out word by word, gives.
+func TestAllocateDefinition(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		total := rapid.OneOf(rapid.Int64Range(0, 200), rapid.Int64Range(0, math.MaxInt64)).Draw(t, "total")
+		weights := rapid.SliceOfN(rapid.OneOf(rapid.Int64Range(0, 5), rapid.Int64Range(0, math.MaxInt64)), 1, 60).Draw(t, "weights")
+		if got, want := credit.Allocate(total, weights), naiveAllocate(total, weights); !slices.Equal(got, want) {
+			t.Fatalf("Allocate(%d, %d) = %d, want %d", total, weights, got, want)
+		}
+	})
+}
+
+// naiveAllocate looks for the largest remainder again for each step that is left.
+func naiveAllocate(total int64, weights []int64) []int64 {
+	parts, remainders := make([]int64, len(weights)), make([]*big.Int, len(weights))
+	sum := new(big.Int)
+	for _, w := range weights {
+		sum.Add(sum, big.NewInt(w))
+	}
+	if sum.Sign() == 0 {
+		parts[0] = total
+		return parts
+	}
+	left := total
+	for i, w := range weights {
+		share := new(big.Int).Mul(big.NewInt(total), big.NewInt(w))
+		quo, rem := share.QuoRem(share, sum, new(big.Int))
+		parts[i], remainders[i] = quo.Int64(), rem
+		left -= parts[i]
+	}
+	for ; left > 0; left-- {
+		best := 0
+		for i := range remainders {
+			if remainders[i].Cmp(remainders[best]) > 0 {
+				best = i
+			}
+		}
+		parts[best]++
+		remainders[best].SetInt64(-1)
+	}
+	return parts
+}
+
+func BenchmarkAllocate(b *testing.B) {
+	for _, n := range []int{4, 100, 10_000} {
+		weights := make([]int64, n)
+		for i := range weights {
+			weights[i] = int64(i*7919%1000 + 1)
+		}
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			for b.Loop() {
+				credit.Allocate(1_000_003, weights)
+			}
+		})
+	}
 }
 
 func TestAllocatePanics(t *testing.T) {

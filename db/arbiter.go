@@ -65,8 +65,7 @@ type Lane struct {
 	// Sent is called when Commit has sent everything and has read nothing yet; for tests of crashes only. It may be nil.
 	Sent func()
 
-	conn   *pgx.Conn
-	warned bool // a warning came that takes the last COMMIT's word back
+	conn *pgx.Conn
 }
 
 // Connect opens a lane.
@@ -74,13 +73,7 @@ func (a *Arbiter) Connect(ctx context.Context) (*Lane, error) {
 	l := &Lane{}
 	cfg := a.cfg.Copy()
 	cfg.RuntimeParams["application_name"] = laneName
-	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-		// The wait for the standby was cancelled: the commit is on the primary only, and a failover may take it away. That warning has
-		// no code of its own and its text is translated, so every warning counts.
-		if n.SeverityUnlocalized == "WARNING" {
-			l.warned = true
-		}
-	}
+	cfg.OnNotice = noteWarning
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect lane: %w", err)
@@ -207,7 +200,7 @@ func (l *Lane) Lock(ctx context.Context, r LockRequest) (*Locked, error) {
 }
 
 func (l *Lane) readLocked(ctx context.Context, b *pgx.Batch, r LockRequest) (_ *Locked, err error) {
-	l.warned = false
+	forgetWarning(l.conn)
 	res := l.conn.SendBatch(ctx, b)
 	defer func() {
 		if cerr := res.Close(); err == nil {
@@ -515,24 +508,49 @@ func (l *Lane) Commit(ctx context.Context, c *Changes) error {
 	if cerr := res.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil && tag.String() == "COMMIT" && !l.warned {
+	if err == nil && tag.String() != "COMMIT" {
+		err = pgx.ErrTxCommitRollback
+	}
+	if err = commitOutcome(l.conn, err); err == nil {
 		return nil
 	}
 	l.Close()
-	var pg *pgconn.PgError
+	pg, refused := asPgError(err)
 	switch {
-	case err == nil && l.warned:
-		return fmt.Errorf("%w: the wait for the standby was cancelled", ErrUnknown)
-	case err == nil:
-		return fmt.Errorf("commit answered %q", tag)
-	case !errors.As(err, &pg) || pg.SeverityUnlocalized != "ERROR":
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	case !refused || errors.Is(err, ErrUnknown):
+		return fmt.Errorf("commit batch: %w", err)
 	case pg.ConstraintName == "key_once", pg.ConstraintName == "operation_order", pg.ConstraintName == "grant_avail_sign":
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	case strings.HasPrefix(pg.Code, "22"), strings.HasPrefix(pg.Code, "23"), strings.HasPrefix(pg.Code, "42"):
 		return fmt.Errorf("%w: %w", ErrRefused, refusal(err))
 	}
 	return fmt.Errorf("commit batch: %w", err)
+}
+
+// warned marks a connection on which a warning came.
+const warned = "tallystick.warned"
+
+// noteWarning is told of every notice. When the wait for the standby is cancelled, a COMMIT is answered with a warning: it is on the primary
+// only, and a failover may take it away. That warning has no code of its own and its text is translated, so every warning counts.
+func noteWarning(conn *pgconn.PgConn, n *pgconn.Notice) {
+	if n.SeverityUnlocalized == "WARNING" {
+		conn.CustomData()[warned] = true
+	}
+}
+
+func forgetWarning(conn *pgx.Conn) { delete(conn.PgConn().CustomData(), warned) }
+
+// commitOutcome says what a COMMIT came to that ended with err, which is [pgx.ErrTxCommitRollback] when it was answered ROLLBACK: nil when it
+// is durable, ErrUnknown when it may have taken place, and otherwise err, when nothing was written.
+func commitOutcome(conn *pgx.Conn, err error) error {
+	pg, answered := asPgError(err)
+	switch {
+	case err == nil && conn.PgConn().CustomData()[warned] != nil:
+		return fmt.Errorf("%w: the wait for the standby was cancelled", ErrUnknown)
+	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback), answered && pg.SeverityUnlocalized == "ERROR":
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
 func execAll(res pgx.BatchResults, n int) (tag pgconn.CommandTag, err error) {

@@ -22,7 +22,7 @@ type Lifecycle struct {
 
 // Lifecycles reads grants' facts in order of id. Grants that do not exist are missing.
 func (s *Store) Lifecycles(ctx context.Context, ids ...credit.GrantID) ([]Lifecycle, error) {
-	rows, err := s.q.ReadLifecycles(ctx, uuidsOf(ids))
+	rows, err := s.q.ReadLifecycles(ctx, uuids(ids))
 	if err != nil {
 		return nil, fmt.Errorf("read grants: %w", err)
 	}
@@ -92,14 +92,14 @@ func (s *Store) NotifyExpiring(ctx context.Context, r ExpiryReminder) (bool, err
 // instant.
 func (s *Store) LiveGrants(ctx context.Context, madeBefore time.Time, after credit.GrantID, n int) ([]credit.GrantID, error) {
 	rows, err := s.q.LiveGrants(ctx, timeOf(madeBefore), pgtype.UUID{Bytes: after, Valid: true}, int32(n))
-	if err != nil {
-		return nil, fmt.Errorf("list live grants: %w", err)
-	}
-	ids := make([]credit.GrantID, len(rows))
-	for i, r := range rows {
-		ids[i] = r.Bytes
-	}
-	return ids, nil
+	return page(rows, err, "list live grants", func(id pgtype.UUID) credit.GrantID { return id.Bytes })
+}
+
+// RefundsToSettle returns up to n refunds that should have a workflow, in order of id after the one given: awaiting settlement, and made
+// before the instant.
+func (s *Store) RefundsToSettle(ctx context.Context, madeBefore time.Time, after credit.RefundID, n int) ([]credit.RefundID, error) {
+	rows, err := s.q.RefundsToSettle(ctx, timeOf(madeBefore), pgtype.UUID{Bytes: after, Valid: true}, int32(n))
+	return page(rows, err, "list refunds to settle", func(id pgtype.UUID) credit.RefundID { return id.Bytes })
 }
 
 // DeleteOldKeys forgets up to n idempotency keys of operations that are 41 days old, and up to n of refusals that are a day old, by the
@@ -113,12 +113,4 @@ func (s *Store) DeleteOldKeys(ctx context.Context, n int) (answers, denials int6
 		return 0, denials, fmt.Errorf("delete old idempotency keys: %w", err)
 	}
 	return answers, denials, nil
-}
-
-func uuidsOf[I ~[16]byte](ids []I) []pgtype.UUID {
-	out := make([]pgtype.UUID, len(ids))
-	for i, id := range ids {
-		out[i] = pgtype.UUID{Bytes: id, Valid: true}
-	}
-	return out
 }

@@ -4,6 +4,7 @@ package db
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -21,8 +22,9 @@ import (
 
 // Store reads and writes everything but the consume path, which is the [Arbiter]'s.
 type Store struct {
-	Pool *pgxpool.Pool
-	q    *sqlc.Queries
+	Pool      *pgxpool.Pool
+	q         *sqlc.Queries
+	documents documents
 }
 
 // Role is the role that every connection of the running product assumes: it may add to the ledger and cannot change it.
@@ -47,6 +49,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	cfg.ConnConfig.Tracer = o.Tracer
 	runtimeParams(cfg.ConnConfig.RuntimeParams)
 	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "60s"
+	cfg.ConnConfig.OnNotice = noteWarning
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxdecimal.Register(conn.TypeMap())
 		return nil
@@ -68,9 +71,32 @@ func runtimeParams(p map[string]string) {
 	p["application_name"] = "tallystick"
 }
 
-// Tx runs do in one transaction, READ COMMITTED, and commits unless do returned an error.
+// Tx runs do in one transaction, READ COMMITTED, and commits unless do returned an error. nil means durable. An error that wraps
+// [ErrUnknown] says that the commit may have taken place; after any other nothing has changed. A caller who goes away does not
+// cancel a commit that was begun, the deadline of ctx does.
 func (s *Store) Tx(ctx context.Context, do func(pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.Pool, do)
+	conn, err := s.Pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) // nothing is left to roll back after a commit
+	if err := do(tx); err != nil {
+		return err
+	}
+	staying := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		staying, cancel = context.WithDeadline(staying, deadline)
+		defer cancel()
+	}
+	forgetWarning(conn.Conn())
+	err = tx.Commit(staying)
+	return commitOutcome(conn.Conn(), err)
 }
 
 // uuidOf and idOf carry identifiers over the border: the zero ID is NULL.
@@ -115,18 +141,9 @@ func refusal(err error) error {
 	return err
 }
 
-func asPgError(err error) (*pgconn.PgError, bool) {
-	for err != nil {
-		if pg, ok := err.(*pgconn.PgError); ok {
-			return pg, true
-		}
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			return nil, false
-		}
-		err = u.Unwrap()
-	}
-	return nil, false
+func asPgError(err error) (pg *pgconn.PgError, ok bool) {
+	ok = errors.As(err, &pg)
+	return pg, ok
 }
 
 // IsDown tells whether an error says that Postgres could not be reached or is going down, so that the same call may succeed later.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tallystick/tallystick/faults"
 )
 
 // standby is a second Postgres that the first one streams to and waits for.
@@ -149,6 +151,31 @@ func (r *rig) awaitSync(t *testing.T) {
 	})
 }
 
+// cancelWaits cancels what waits for the standby, of these sessions, until all calls are answered.
+func (r *rig) cancelWaits(t *testing.T, application string, calls *sync.WaitGroup) {
+	t.Helper()
+	cancelled := 0
+	done := make(chan struct{})
+	go func() { calls.Wait(); close(done) }()
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		case <-time.After(20 * time.Millisecond):
+			var n int
+			if err := r.owner(t).QueryRow(context.Background(), `SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+				WHERE wait_event = 'SyncRep' AND application_name = $1`, application).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			cancelled += n
+		}
+	}
+	t.Logf("%d waits were cancelled", cancelled)
+	if cancelled == 0 {
+		t.Error("no wait was cancelled")
+	}
+}
+
 // TestStandby has every commit wait for a synchronous standby, and takes the standby and then the primary away.
 func TestStandby(t *testing.T) {
 	r := newRig(t, 2, false)
@@ -199,32 +226,40 @@ func TestStandby(t *testing.T) {
 				}
 			})
 		}
-		cancelled := 0
-		done := make(chan struct{})
-		go func() { calls.Wait(); close(done) }()
-		for waiting := true; waiting; {
-			select {
-			case <-done:
-				waiting = false
-			case <-time.After(20 * time.Millisecond):
-				var n int
-				if err := r.owner(t).QueryRow(context.Background(), `SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
-					WHERE wait_event = 'SyncRep' AND application_name = 'tallystick lane'`).Scan(&n); err != nil {
-					t.Fatal(err)
-				}
-				cancelled += n
-			}
-		}
-		t.Logf("%d waits were cancelled", cancelled)
-		if cancelled == 0 {
-			t.Error("no wait was cancelled")
-		}
+		r.cancelWaits(t, "tallystick lane", &calls)
 		s.start(t)
 		r.awaitSync(t)
 		if got := l.settle(c, a, rand.New(rand.NewPCG(1, 1))); got.Status != 200 {
 			t.Errorf("%+v", got)
 		}
 		r.settled(t, l)
+	})
+
+	// The same for a change that is no operation of a customer.
+	t.Run("the wait is cancelled, making a customer", func(t *testing.T) {
+		s.kill()
+		c := &faults.Call{Key: newKey(), Path: "/v1/customers", Body: `{"name":"Acme","legal_entity":"main","external_id":"acme"}`}
+		var calls sync.WaitGroup
+		for i, p := range r.processes { // the second one finds what the first one committed
+			calls.Go(func() {
+				time.Sleep(time.Duration(i) * 500 * time.Millisecond)
+				if got := r.send(context.Background(), p, c); got.Code != "outcome_unknown" {
+					t.Errorf("what only the primary has was answered %+v", got)
+				}
+			})
+		}
+		r.cancelWaits(t, "tallystick", &calls)
+		s.start(t)
+		r.awaitSync(t)
+		first := r.send(context.Background(), r.processes[0], c)
+		again := r.send(context.Background(), r.processes[1], c)
+		if first.Status != 201 || again.Status != 201 || again.Body != first.Body {
+			t.Errorf("%+v, then %+v", first, again)
+		}
+		var n int
+		if err := r.owner(t).QueryRow(context.Background(), "SELECT count(*) FROM customers WHERE external_id = 'acme'").Scan(&n); err != nil || n != 1 {
+			t.Errorf("%d customers; %v", n, err)
+		}
 	})
 
 	// What the primary had committed and the standby had not got is gone after this; none of it had been acknowledged.

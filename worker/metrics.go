@@ -27,7 +27,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		expired:   prometheus.NewCounter(counter("grants_expired_total", "Grants expired by the sweep.")),
 		forgotten: prometheus.NewCounter(counter("keys_forgotten_total", "Idempotency keys deleted for their age.")),
-		restored:  prometheus.NewCounter(counter("workflows_restored_total", "Grants that had lost their workflow and got a new one.")),
+		restored:  prometheus.NewCounter(counter("workflows_restored_total", "Grants and refunds that had lost their workflow and got a new one.")),
 		frozen:    prometheus.NewCounter(counter("customers_frozen_total", "Customers frozen because their books do not agree with themselves.")),
 		expiryLag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "expiry_lag_seconds", Help: "From a grant's expiry to when the sweep had booked it.",

@@ -179,7 +179,7 @@ func (w *worker) signalGrants(context.Context, []db.OutboxItem) (func(context.Co
 	}, nil
 }
 
-// startRefunds starts the workflows of refunds.
+// startRefunds starts the workflows of new refunds. One that has a workflow, running or ended, keeps that one.
 func (w *worker) startRefunds(context.Context, []db.OutboxItem) (func(context.Context, db.OutboxItem) error, error) {
 	return func(ctx context.Context, item db.OutboxItem) error {
 		id, err := credit.ParseID[credit.RefundID](item.Subject)
@@ -191,16 +191,19 @@ func (w *worker) startRefunds(context.Context, []db.OutboxItem) (func(context.Co
 			return err
 		}
 		f := activities.RefundFactsOf(view)
-		_, err = w.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-			ID: workflows.RefundWorkflowID(id), TaskQueue: w.cfg.Prefix + workflows.FinanceQueue,
-			WorkflowIDReusePolicy:                    enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-			WorkflowIDConflictPolicy:                 enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-			WorkflowExecutionErrorWhenAlreadyStarted: true,
-			TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.GrantCustomer.ValueSet(f.CustomerID.String())),
-			StaticSummary:                            workflows.RefundSummary(&f), StaticDetails: workflows.RefundDetails(&f),
-		}, workflows.Refund, f.RefundRef)
-		return started(err)
+		return w.startRefund(ctx, &f, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE)
 	}, nil
+}
+
+func (w *worker) startRefund(ctx context.Context, f *activities.RefundFacts, reuse enums.WorkflowIdReusePolicy) error {
+	_, err := w.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: workflows.RefundWorkflowID(f.RefundID), TaskQueue: w.cfg.Prefix + workflows.FinanceQueue,
+		WorkflowIDReusePolicy: reuse, WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.GrantCustomer.ValueSet(f.CustomerID.String())),
+		StaticSummary:                            workflows.RefundSummary(f), StaticDetails: workflows.RefundDetails(f),
+	}, workflows.Refund, f.RefundRef)
+	return started(err)
 }
 
 // measureOutbox publishes how much waits.

@@ -12,7 +12,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	enums "go.temporal.io/api/enums/v1"
 
+	"github.com/tallystick/tallystick/activities"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/db"
@@ -304,6 +306,70 @@ func TestLostWorkflowsAreRestored(t *testing.T) {
 	s.exec("DELETE FROM outbox")
 	restore()
 	restored(append(grants, queued)...)
+}
+
+// A refund that is not settled gets its workflow again when Temporal has lost it, and is settled once.
+func TestLostRefundsAreRestored(t *testing.T) {
+	s := newSite(t)
+	c, wallet := s.Customer(t)
+	refund := func() credit.RefundID {
+		t.Helper()
+		id := credit.NewID[credit.RefundID]()
+		s.Do(t, &balance.RefundGrant{Header: balance.Header{Customer: c, Key: s.Key()}, Refund: id, Grant: s.grant(c, wallet, 60*day, purchased), Units: one, Reason: "test"})
+		return id
+	}
+	status := func(id credit.RefundID) string {
+		t.Helper()
+		r, err := s.Store.Refund(context.Background(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Status
+	}
+	never, ended, settled := refund(), refund(), refund()
+	if err := s.w.startRefund(context.Background(), &activities.RefundFacts{RefundRef: activities.RefundRef{RefundID: ended, CustomerID: c}},
+		enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.w.client.TerminateWorkflow(context.Background(), workflows.RefundWorkflowID(ended), "", "an operator's mistake"); err != nil {
+		t.Fatal(err)
+	}
+	how := db.Settlement{Method: activities.Manual, Reference: "by hand", At: time.Now().UTC()}
+	if _, err := s.Store.SettleRefund(context.Background(), settled, how); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("DELETE FROM outbox WHERE topic = 'refund.start'")
+	queued := refund()
+	s.exec("UPDATE outbox SET created_at = (SELECT created_at FROM refunds WHERE id = $1) WHERE topic = 'refund.start'", queued[:])
+
+	s.until("the one that was ended is not listed as running", func() bool {
+		return len(s.listed("WorkflowId = '%s' AND ExecutionStatus = 'Running'", workflows.RefundWorkflowID(ended))) == 0
+	})
+	for range 2 { // the second time there is nothing to restore
+		s.repeat(s.w.reconcile)
+		s.until("they run", func() bool {
+			return s.running(workflows.RefundWorkflowID(never)) && s.running(workflows.RefundWorkflowID(ended)) &&
+				len(s.listed("GrantCustomer = '%s' AND WorkflowType = 'Refund' AND ExecutionStatus = 'Running'", c)) == 2
+		})
+	}
+	if n := len(s.listed("WorkflowId IN ('%s', '%s')", workflows.RefundWorkflowID(settled), workflows.RefundWorkflowID(queued))); n != 0 {
+		t.Errorf("%d workflows were started of refunds that lacked none", n)
+	}
+	// One that was settled after it was found to have no workflow.
+	if err := s.w.restoreRefunds(context.Background(), []credit.RefundID{settled}, func() { t.Error("a settled refund was restored") }); err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	for _, id := range []credit.RefundID{never, ended, queued} {
+		var r workflows.RefundResult
+		s.ended(workflows.RefundWorkflowID(id), &r)
+		if r.Status != activities.Settled || status(id) != activities.Settled {
+			t.Errorf("%s ended %s, is %s", id, asJSON(r), status(id))
+		}
+	}
+	if n := s.count("SELECT count(*) FROM journal_entries WHERE kind = 'settlement'"); n != 4 {
+		t.Errorf("%d settlements of 4 refunds were booked", n)
+	}
 }
 
 func TestTheScheduleFollowsTheSettings(t *testing.T) {

@@ -39,7 +39,7 @@ type Config struct {
 
 	RecogniseEvery  time.Duration // between recognition runs; 5 minutes
 	StartsPerSecond int           // workflows that this process starts at most; 40
-	ReconcileEvery  time.Duration // between searches for grants that have lost their workflow; 1 hour
+	ReconcileEvery  time.Duration // between searches for grants and refunds that have lost their workflow; 1 hour
 
 	Registry prometheus.Registerer // nil: no metrics
 }
@@ -245,4 +245,4 @@ func (w *worker) newSDKWorker(queue string, fatal func(error)) sdk.Worker {
 // Temporal wait for a worker that no longer runs before it asks another one.
 func init() { sdk.SetStickyWorkflowCacheSize(0) }
 
-var errUnreachable = errors.New("Temporal does not answer")
+var errUnreachable = errors.New("no answer from Temporal")

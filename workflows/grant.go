@@ -81,6 +81,7 @@ type lifecycle struct {
 	booked    bool      // bookPurchase was there
 	notBefore time.Time // Postgres said that the expiry is still to come, for so long
 	shown     standing  // by the search attributes
+	alarm     alarm
 	changes   workflow.ReceiveChannel
 	heard     []Change // signals not looked into yet
 	// An update that has changed facts puts a value in. It is buffered: the update must not wait for the main loop, nor be lost while that
@@ -253,8 +254,7 @@ func (l *lifecycle) next(now time.Time) moment {
 
 // wait returns at the moment, or before it when something has changed; then due is false. The error is that of a cancellation.
 func (l *lifecycle) wait(ctx workflow.Context, next moment) (due bool, err error) {
-	timerCtx, cancel := workflow.WithCancel(ctx)
-	defer cancel()
+	l.alarm.set(ctx, next)
 	s := workflow.NewNamedSelector(ctx, "life")
 	s.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) {})
 	s.AddReceive(l.woken, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) })
@@ -263,12 +263,32 @@ func (l *lifecycle) wait(ctx workflow.Context, next moment) (due bool, err error
 		c.Receive(ctx, &heard)
 		l.heard = append(l.heard, heard)
 	})
-	if next.what != nothing {
-		timer := workflow.NewTimerWithOptions(timerCtx, next.at.Sub(workflow.Now(ctx)), workflow.TimerOptions{Summary: next.text()})
-		s.AddFuture(timer, func(workflow.Future) { due = true })
+	if l.alarm.timer != nil {
+		s.AddFuture(l.alarm.timer, func(workflow.Future) { due, l.alarm = true, alarm{} })
 	}
 	s.Select(ctx)
 	return due, ctx.Err()
+}
+
+// alarm is the timer that runs for a moment. It stays while that does not change, whatever else happens to the grant.
+type alarm struct {
+	moment moment
+	timer  workflow.Future // nil: none runs
+	cancel workflow.CancelFunc
+}
+
+func (a *alarm) set(ctx workflow.Context, m moment) {
+	if a.moment.what == m.what && a.moment.days == m.days && a.moment.at.Equal(m.at) {
+		return
+	}
+	if a.timer != nil {
+		a.cancel()
+	}
+	*a = alarm{moment: m}
+	if m.what != nothing {
+		ctx, a.cancel = workflow.WithCancel(ctx)
+		a.timer = workflow.NewTimerWithOptions(ctx, m.at.Sub(workflow.Now(ctx)), workflow.TimerOptions{Summary: m.text()})
+	}
 }
 
 // remind has the customer told that the grant will expire.

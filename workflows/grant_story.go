@@ -55,22 +55,27 @@ func (s *story) texts() []string {
 	return texts
 }
 
+// list is the story as a list in markdown.
+func (s *story) list() string {
+	list := ""
+	for _, text := range s.texts() {
+		list += "- " + text + "\n"
+	}
+	return list
+}
+
 // show keeps the search attributes and the details in the web UI as the grant stands.
 func (l *lifecycle) show(ctx workflow.Context, next moment) error {
 	now := workflow.Now(ctx)
 	f := &l.facts
-	var b strings.Builder
-	fmt.Fprintf(&b, "**%s**: %s. Expires: %s.\n\n", f.State(now), grantText(f), expiryText(f.ExpiresAt))
+	details := fmt.Sprintf("**%s**: %s. Expires: %s.\n\n", f.State(now), grantText(f), expiryText(f.ExpiresAt))
 	if !f.Over() {
-		fmt.Fprintf(&b, "**Next**: %s\n\n", l.nextText(next, now))
+		details += "**Next**: " + l.nextText(next, now) + "\n\n"
 	}
 	if l.story.Dropped > 0 {
-		fmt.Fprintf(&b, "- (%d earlier lines)\n", l.story.Dropped)
+		details += fmt.Sprintf("- (%d earlier lines)\n", l.story.Dropped)
 	}
-	for _, text := range l.story.texts() {
-		fmt.Fprintf(&b, "- %s\n", text)
-	}
-	workflow.SetCurrentDetails(ctx, b.String())
+	workflow.SetCurrentDetails(ctx, details+l.story.list())
 
 	want := standing{state: f.State(now), expiresAt: f.ExpiresAt}
 	if want.state == l.shown.state && want.expiresAt.Equal(l.shown.expiresAt) {

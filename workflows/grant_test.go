@@ -290,6 +290,32 @@ func TestExtendMovesTheTimers(t *testing.T) {
 	l.told("extend: goodwill (by an operator)", "Expired")
 }
 
+// A timer runs on while the moment that it is for does not change.
+func TestATimerStays(t *testing.T) {
+	l := newLife(t)
+	var set []string
+	cancelled := 0
+	l.env.SetOnTimerScheduledListener(func(_ string, after time.Duration) {
+		set = append(set, fmt.Sprintf("%d for %d", l.env.Now().Sub(begin)/day, (l.env.Now().Add(after).Sub(begin))/day))
+	})
+	l.env.SetOnTimerCanceledListener(func(string) { cancelled++ })
+	for n := range 5 {
+		l.at(time.Duration(1+n)*day, func() {
+			l.facts.Ver++
+			l.signal("refunded")
+		})
+		l.at(time.Duration(10+n)*day, func() {
+			l.update(workflows.UpdateRefund, fmt.Sprint("u", n), workflows.Refunding{Request: reason("less needed"), Units: "1"})
+		})
+	}
+	l.at(20*day, func() { l.update(workflows.UpdateFreeze, "f", reason("a question")) })
+	l.at(21*day, func() { l.update(workflows.UpdateUnfreeze, "t", reason("answered")) })
+	l.run()
+	if want := []string{"0 for 30", "21 for 30", "30 for 53", "53 for 59", "59 for 60"}; !slices.Equal(set, want) || cancelled != 1 {
+		t.Errorf("timers were set on day %q, want %q; %d were cancelled, want 1", set, want, cancelled)
+	}
+}
+
 func TestExtendToNeverEndsTheTimers(t *testing.T) {
 	l := newLife(t)
 	l.at(10*day, func() { l.update(workflows.UpdateExtend, "u1", workflows.Extend{Request: reason("a promise")}) })

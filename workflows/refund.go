@@ -67,11 +67,7 @@ type refund struct {
 func (r *refund) tell(ctx workflow.Context, status string) {
 	r.status = status
 	r.story.add(workflow.Now(ctx), status)
-	details := "**" + status + "**: " + RefundSummary(&r.facts) + "\n\n"
-	for _, text := range r.story.texts() {
-		details += "- " + text + "\n"
-	}
-	workflow.SetCurrentDetails(ctx, details)
+	workflow.SetCurrentDetails(ctx, "**"+status+"**: "+RefundSummary(&r.facts)+"\n\n"+r.story.list())
 }
 
 // RefundSummary is the one line that names a refund's workflow in lists.

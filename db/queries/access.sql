@@ -21,9 +21,10 @@ INSERT INTO audit_log (actor, request_id, action, subject, detail) VALUES (@acto
 SELECT pg_advisory_xact_lock(@digest_half::bigint);
 
 -- name: FindKey :one
+-- The lock makes a transaction that only repeats an answer wait for the standby when it commits, as the one did that gave it.
 SELECT k.request, k.status, coalesce(k.response, o.receipt::text)::text AS answer
 FROM idempotency_keys AS k LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
-WHERE k.digest = @digest;
+WHERE k.digest = @digest FOR UPDATE OF k;
 
 -- name: AddKey :exec
 INSERT INTO idempotency_keys (digest, request, status, response) VALUES (@digest, @request, @status, @response::text);

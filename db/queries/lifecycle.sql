@@ -34,6 +34,10 @@ ON CONFLICT (cause) DO NOTHING;
 SELECT id FROM grants
 WHERE status IN ('pending', 'open') AND type <> 'overage' AND created_at < @made_before AND id > @after ORDER BY id LIMIT @n;
 
+-- name: RefundsToSettle :many
+-- Refunds in id order that have a workflow unless it got lost: not settled, made before the instant.
+SELECT id FROM refunds WHERE status = 'awaiting_settlement' AND created_at < @made_before AND id > @after ORDER BY id LIMIT @n;
+
 -- name: DeleteAnswers :execrows
 -- Forgets up to n idempotency keys of what was done 41 days ago. An operation itself keeps its key for ever.
 DELETE FROM idempotency_keys WHERE idempotency_keys.digest IN (

@@ -112,7 +112,7 @@ func (q *Queries) FindAPIKey(ctx context.Context, digest []byte) (FindAPIKeyRow,
 const FindKey = `-- name: FindKey :one
 SELECT k.request, k.status, coalesce(k.response, o.receipt::text)::text AS answer
 FROM idempotency_keys AS k LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
-WHERE k.digest = $1
+WHERE k.digest = $1 FOR UPDATE OF k
 `
 
 type FindKeyRow struct {
@@ -121,6 +121,7 @@ type FindKeyRow struct {
 	Answer  string
 }
 
+// The lock makes a transaction that only repeats an answer wait for the standby when it commits, as the one did that gave it.
 func (q *Queries) FindKey(ctx context.Context, digest pgtype.UUID) (FindKeyRow, error) {
 	row := q.db.QueryRow(ctx, FindKey, digest)
 	var i FindKeyRow

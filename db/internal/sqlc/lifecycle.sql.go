@@ -209,3 +209,28 @@ func (q *Queries) ReadLifecycles(ctx context.Context, grants []pgtype.UUID) ([]R
 	}
 	return items, nil
 }
+
+const RefundsToSettle = `-- name: RefundsToSettle :many
+SELECT id FROM refunds WHERE status = 'awaiting_settlement' AND created_at < $1 AND id > $2 ORDER BY id LIMIT $3
+`
+
+// Refunds in id order that have a workflow unless it got lost: not settled, made before the instant.
+func (q *Queries) RefundsToSettle(ctx context.Context, madeBefore pgtype.Timestamptz, after pgtype.UUID, n int32) ([]pgtype.UUID, error) {
+	rows, err := q.db.Query(ctx, RefundsToSettle, madeBefore, after, n)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []pgtype.UUID{}
+	for rows.Next() {
+		var id pgtype.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -13,7 +13,7 @@ import (
 )
 
 const AllRateCardVersions = `-- name: AllRateCardVersions :many
-SELECT c.id, c.code, c.unit, c.is_default, u.scale, u.name AS unit_name, v.version, v.effective_at, v.document
+SELECT c.id, c.code, c.unit, c.is_default, u.scale, u.name AS unit_name, v.version, v.effective_at, v.published_at
 FROM rate_cards AS c
 JOIN units AS u ON u.code = c.unit
 JOIN rate_card_versions AS v ON v.card_id = c.id
@@ -29,10 +29,10 @@ type AllRateCardVersionsRow struct {
 	UnitName    string
 	Version     int32
 	EffectiveAt pgtype.Timestamptz
-	Document    json.RawMessage
+	PublishedAt pgtype.Timestamptz
 }
 
-// Every version of every card, cards together, versions in order.
+// Every version of every card, cards together, versions in order; without the documents.
 func (q *Queries) AllRateCardVersions(ctx context.Context) ([]AllRateCardVersionsRow, error) {
 	rows, err := q.db.Query(ctx, AllRateCardVersions)
 	if err != nil {
@@ -51,7 +51,7 @@ func (q *Queries) AllRateCardVersions(ctx context.Context) ([]AllRateCardVersion
 			&i.UnitName,
 			&i.Version,
 			&i.EffectiveAt,
-			&i.Document,
+			&i.PublishedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -72,4 +72,42 @@ func (q *Queries) ConfigurationVersion(ctx context.Context) (int64, error) {
 	var ver int64
 	err := row.Scan(&ver)
 	return ver, err
+}
+
+const RateCardDocuments = `-- name: RateCardDocuments :many
+SELECT card_id, version, published_at, document FROM rate_card_versions
+WHERE (card_id, version) IN (SELECT unnest($1::uuid[]), unnest($2::integer[])) ORDER BY card_id, version
+`
+
+type RateCardDocumentsRow struct {
+	CardID      pgtype.UUID
+	Version     int32
+	PublishedAt pgtype.Timestamptz
+	Document    json.RawMessage
+}
+
+// Of the versions with these numbers, each of the card in the same place.
+func (q *Queries) RateCardDocuments(ctx context.Context, cards []pgtype.UUID, versions []int32) ([]RateCardDocumentsRow, error) {
+	rows, err := q.db.Query(ctx, RateCardDocuments, cards, versions)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RateCardDocumentsRow{}
+	for rows.Next() {
+		var i RateCardDocumentsRow
+		if err := rows.Scan(
+			&i.CardID,
+			&i.Version,
+			&i.PublishedAt,
+			&i.Document,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
