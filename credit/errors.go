@@ -26,6 +26,7 @@ const (
 	InsufficientCredits Code = "insufficient_credits"
 	NotEntitled         Code = "not_entitled" // credits are there, but none of them may serve this
 	NoRate              Code = "no_rate"
+	NoFXRate            Code = "no_fx_rate"       // no exchange rate that is fresh enough
 	RequestMismatch     Code = "request_mismatch" // the idempotency key was used for another request
 	TooOld              Code = "too_old"
 	InFuture            Code = "in_future"
