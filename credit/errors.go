@@ -20,6 +20,8 @@ const (
 	GrantNotFound       Code = "grant_not_found"
 	RefundNotFound      Code = "refund_not_found"
 	RateCardNotFound    Code = "rate_card_not_found"
+	DraftNotFound       Code = "draft_not_found"
+	AssignmentNotFound  Code = "assignment_not_found"
 	UnitNotFound        Code = "unit_not_found"
 	EntityNotFound      Code = "entity_not_found"
 	AlreadyExists       Code = "already_exists"
@@ -36,6 +38,9 @@ const (
 	NotRefundable       Code = "not_refundable"
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
+	DraftChanged        Code = "draft_changed"       // since it was reviewed
+	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
+	AssignmentOverlaps  Code = "assignment_overlaps" // another of the customer's at some instant
 	Unauthenticated     Code = "unauthenticated"
 	Forbidden           Code = "forbidden"
 	TooLarge            Code = "too_large"
