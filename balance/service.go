@@ -351,6 +351,15 @@ func (s *Service) ReloadBook(ctx context.Context) error {
 	return nil
 }
 
+// Refresh reads the rate cards and exchange rates again if they have changed: for those who ask without an operation.
+func (s *Service) Refresh(ctx context.Context) error {
+	ver, err := s.store.ConfigurationVersion(ctx)
+	if err != nil || ver == s.Books().Ver {
+		return err
+	}
+	return s.ReloadBook(ctx)
+}
+
 // Unit returns a unit by its code. One that was made since units were last read is found too. The refusals are unit_not_found and, when
 // Postgres cannot be asked about a unit that is not known here, not_executed.
 func (s *Service) Unit(code string) (credit.Unit, error) {

@@ -50,6 +50,12 @@ func (s *Store) Configuration(ctx context.Context, ratesSince time.Time) (c Conf
 	return c, nil
 }
 
+// ConfigurationVersion returns the version that [Store.Configuration] would have now.
+func (s *Store) ConfigurationVersion(ctx context.Context) (int64, error) {
+	ver, err := s.q.ConfigurationVersion(ctx)
+	return ver, wrap(err, "read configuration version")
+}
+
 func readCards(ctx context.Context, q *sqlc.Queries) (cards []rating.CardVersions, err error) {
 	rows, err := q.AllRateCardVersions(ctx)
 	if err != nil {

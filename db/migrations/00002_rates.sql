@@ -51,6 +51,9 @@ BEGIN
     RAISE EXCEPTION 'only the end of assignment % may change', old.id
       USING ERRCODE = 'restrict_violation', CONSTRAINT = 'assignment_fixed', TABLE = 'rate_card_assignments';
   END IF;
+  IF new.valid_to < new.valid_from THEN
+    RETURN new; -- to be refused by assignment_lasts
+  END IF;
   -- Whoever writes a customer's assignments holds this lock, so two of them see each other's. An exclusion constraint would need an extension.
   PERFORM FROM customer_heads WHERE customer_id = new.customer_id FOR UPDATE;
   IF EXISTS (SELECT FROM rate_card_assignments AS a WHERE a.customer_id = new.customer_id AND a.id <> new.id
