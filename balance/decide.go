@@ -16,7 +16,7 @@ type customer struct {
 	base     *snapshot
 	ver      int64
 	at       time.Time // at which the batch's operations on this customer are judged
-	card     credit.RateCardID
+	cards    cards
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
 	frozen   bool
@@ -37,7 +37,7 @@ type touch struct {
 }
 
 func newCustomer(id credit.CustomerID, h db.Head, snap *snapshot, now time.Time) *customer {
-	c := &customer{id: id, base: snap, ver: h.Ver, at: now, card: snap.card, wallets: snap.wallets, grants: snap.grants, frozen: h.Frozen}
+	c := &customer{id: id, base: snap, ver: h.Ver, at: now, cards: snap.cards, wallets: snap.wallets, grants: snap.grants, frozen: h.Frozen}
 	if h.LastAt.After(c.at) {
 		c.at = h.LastAt // a customer's time does not run backwards, whatever the server's clock does
 	}
@@ -156,49 +156,79 @@ func (d *decision) scale(unit string) int {
 	return u.Scale
 }
 
-// decide judges a consumption: section "Drawing down" of the semantics.
-func (o *Consume) decide(d *decision) (receipt, error) {
+// charge is what a usage costs a customer, and which grants pay for it.
+type charge struct {
+	sel       credit.Selection
+	priced    []rating.Priced // one per rate used; none for an explicit amount
+	unit      string
+	scale     int
+	serviceAt time.Time
+}
+
+// charge judges a consumption of these lines, without taking anything: section "Drawing down" of the semantics. The draws are put into a slice.
+func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (ch charge, err error) {
 	c := d.c
-	serviceAt := c.at
+	ch.serviceAt = c.at
 	if !o.At.IsZero() {
-		serviceAt = o.At.UTC().Truncate(time.Microsecond)
+		ch.serviceAt = o.At.UTC().Truncate(time.Microsecond)
 	}
 	switch {
-	case serviceAt.Before(c.at.Add(-MaxAge)):
-		return nil, credit.Errorf(credit.TooOld, "The usage is older than %d days.", MaxAge/(24*time.Hour))
-	case serviceAt.After(c.at.Add(MaxAhead)):
-		return nil, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
+	case ch.serviceAt.Before(c.at.Add(-MaxAge)):
+		return ch, credit.Errorf(credit.TooOld, "The usage is older than %d days.", MaxAge/(24*time.Hour))
+	case ch.serviceAt.After(c.at.Add(MaxAhead)):
+		return ch, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
 	}
 	need := credit.Need{At: c.at, Unit: o.Unit, Member: o.Member, Dims: o.Dims}
 	var priced []rating.Priced
 	if o.Amount > 0 {
-		need.Cost = func(int) (credit.Amount, error) { return o.Amount, nil }
+		need.Cost = func(credit.RateLock) (credit.Amount, error) { return o.Amount, nil }
 	} else {
-		unit, err := d.book.Unit(c.card)
+		card := c.cards.at(ch.serviceAt)
+		unit, err := d.book.Unit(card)
 		if err != nil {
-			return nil, err
+			return ch, err
 		}
-		usage := o.request()
-		usage.At = serviceAt
 		need.Unit = unit.Code
-		need.Cost = func(version int) (credit.Amount, error) {
-			p, err := d.book.Price(c.card, version, usage)
+		usage := rating.Usage{At: ch.serviceAt, Lines: lines, Dims: o.Dims}
+		need.Cost = func(lock credit.RateLock) (credit.Amount, error) {
+			id, version := d.lockedTo(lock, card, unit.Code)
+			p, err := d.book.Price(id, version, usage)
 			if err == nil {
 				priced = append(priced, p)
 			}
 			return p.Total, err
 		}
 	}
-	sel, err := credit.Select(c.grants, need, d.job.draws[:0])
+	if ch.sel, err = credit.Select(c.grants, need, into); err != nil {
+		return ch, err
+	}
+	ch.priced, ch.unit, ch.scale = priced, need.Unit, d.scale(need.Unit)
+	if ch.sel.Short > 0 && (!o.Partial || ch.sel.Total == 0) {
+		return ch, o.refusal(ch.sel, ch.unit, ch.scale)
+	}
+	return ch, nil
+}
+
+// lockedTo says which card and version price what a grant with this lock pays for, when the event's card is another or none is locked. A lock
+// to a card in another unit binds nothing: its price is none in the credits that the grant has.
+func (d *decision) lockedTo(lock credit.RateLock, card credit.RateCardID, unit string) (credit.RateCardID, int) {
+	if lock.Card.IsZero() {
+		return card, lock.Version // 0, or locked before the card was noted
+	}
+	if u, err := d.book.Unit(lock.Card); err != nil || u.Code != unit {
+		return card, 0
+	}
+	return lock.Card, lock.Version
+}
+
+func (o *Consume) decide(d *decision) (receipt, error) {
+	c := d.c
+	ch, err := o.charge(d, o.Usage, d.job.draws[:0])
 	if err != nil {
 		return nil, err
 	}
-	scale := d.scale(need.Unit)
-	if sel.Short > 0 && (!o.Partial || sel.Total == 0) {
-		return nil, o.refusal(sel, need.Unit, scale)
-	}
-	for i := range sel.Draws {
-		draw := &sel.Draws[i]
+	for i := range ch.sel.Draws {
+		draw := &ch.sel.Draws[i]
 		g := c.edit(draw.Grant, true)
 		g.Available -= draw.Amount
 		g.Consumed += draw.Amount
@@ -209,10 +239,10 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 		}
 		draw.Grant = g
 	}
-	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", sel.Total, need.Unit, serviceAt, o.Member, o.Dims
-	left := available(c.grants, need.Unit, c.at)
+	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", ch.sel.Total, ch.unit, ch.serviceAt, o.Member, o.Dims
+	left := available(c.grants, ch.unit, c.at)
 	return func(b []byte) ([]byte, error) {
-		return appendConsumeReceipt(b, d, o, sel, priced, scale, left), nil
+		return appendConsumeReceipt(b, d, o, ch.sel, ch.priced, ch.scale, left), nil
 	}, nil
 }
 

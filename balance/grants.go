@@ -83,7 +83,7 @@ func (o *UpdateCustomer) decide(d *decision) (receipt, error) {
 			return nil, err
 		}
 	}
-	d.c.card = o.RateCard
+	d.c.cards.own = o.RateCard
 	d.changes.Cards = append(d.changes.Cards, db.CustomerCard{Customer: d.c.id, Card: o.RateCard})
 	d.kind = "configure"
 	return jsonReceipt(map[string]any{"customer_id": d.c.id, "rate_card_id": o.RateCard, "ver": d.ver}), nil
@@ -106,11 +106,14 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	if g.RatePolicy == credit.Locked {
-		version, err := d.book.VersionAt(d.c.card, d.c.at)
-		if err != nil {
+		var err error
+		card := d.c.cards.at(d.c.at)
+		if g.RateCard, err = d.book.CardID(card); err != nil {
 			return nil, err
 		}
-		g.RateVersion = version
+		if g.RateVersion, err = d.book.VersionAt(card, d.c.at); err != nil {
+			return nil, err
+		}
 	}
 	g.Status, d.kind = credit.StatusPending, "create"
 	if !o.Pending {

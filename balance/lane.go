@@ -545,8 +545,7 @@ func (b *batch) judge(j *job) result {
 			return replay(known, h)
 		}
 	}
-	_, reads := j.op.(*ReadBalance)
-	if c.frozen && !reads {
+	if _, looks := j.op.(*ReadBalance); c.frozen && !looks {
 		return result{err: credit.Errorf(credit.CustomerFrozen, "The customer is frozen: its books and balances differ and somebody is looking into it.")}
 	}
 	j.draws = b.lane.draws
@@ -557,7 +556,7 @@ func (b *batch) judge(j *job) result {
 		c.undo = c.undo || j.hint == hintOK
 		return b.refuse(j, err)
 	}
-	if reads {
+	if reads(j.op) {
 		body, err := r(nil)
 		return result{Answer{Body: body, Ver: c.ver}, err}
 	}
@@ -666,7 +665,7 @@ func (b *batch) publish() {
 		snap := c.base
 		if c.ver != snap.ver || c.undo {
 			was := snap.form
-			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
+			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, cards: c.cards, wallets: c.wallets, grants: c.grants}
 			if b.lane.svc.cache != nil {
 				snap.seen, snap.asOf, snap.form = b.began, c.at, was
 				if snap.amountsOnly = was != nil && !c.reshaped && !was.passed(c.at); !snap.amountsOnly {

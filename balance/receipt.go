@@ -30,6 +30,41 @@ type ConsumeReceipt struct {
 	Available  string            `json:"available"`  // left to this customer in this unit, all wallets
 }
 
+// QuoteDocument says what a consumption would do. Its fields are those of a [ConsumeReceipt], of what would be taken.
+type QuoteDocument struct {
+	CustomerID credit.CustomerID `json:"customer_id"`
+	MemberID   *credit.MemberID  `json:"member_id,omitempty"`
+	Ver        int64             `json:"ver"` // the customer's version at which it holds
+	Unit       string            `json:"unit"`
+	ServiceAt  Instant           `json:"service_at"`
+	QuotedAt   Instant           `json:"quoted_at"`
+	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
+	ChargeDocument
+	DrawOrder int             `json:"draw_order"`
+	Maximum   *ChargeDocument `json:"maximum,omitempty"` // at the maximum quantities; partial when there is not enough for them
+}
+
+// ChargeDocument is what a usage costs and who pays.
+type ChargeDocument struct {
+	Amount    string            `json:"amount"`
+	Partial   bool              `json:"partial,omitempty"`
+	Shortfall string            `json:"shortfall,omitempty"` // credits wanting, when partial
+	Pricing   []json.RawMessage `json:"pricing,omitempty"`   // each a [PricingDocument]
+	Draws     []DrawDocument    `json:"draws"`
+	Available string            `json:"available"` // what would be left to the customer in this unit
+}
+
+// AssignmentDocument says that a rate card prices a customer's events of a time.
+type AssignmentDocument struct {
+	ID         credit.AssignmentID `json:"id"`
+	CustomerID credit.CustomerID   `json:"customer_id"`
+	RateCardID credit.RateCardID   `json:"rate_card_id"`
+	ValidFrom  Instant             `json:"valid_from"`
+	ValidTo    *Instant            `json:"valid_to"` // null: until further notice
+	Reason     string              `json:"reason"`
+	Ver        int64               `json:"ver,omitempty"` // in the answer to an operation
+}
+
 // PricingDocument is how a usage was priced under one version of a rate card.
 type PricingDocument struct {
 	RateCardID credit.RateCardID `json:"rate_card_id"`
@@ -74,29 +109,30 @@ type WalletDocument struct {
 
 // GrantDocument describes a grant. State is as of the document's making.
 type GrantDocument struct {
-	ID          credit.GrantID    `json:"id"`
-	CustomerID  credit.CustomerID `json:"customer_id"`
-	WalletID    credit.WalletID   `json:"wallet_id"`
-	Unit        string            `json:"unit"`
-	Type        credit.GrantType  `json:"type"`
-	State       credit.State      `json:"state"`
-	Priority    int               `json:"priority"`
-	Scope       credit.Scope      `json:"scope"`
-	MemberID    *credit.MemberID  `json:"member_id,omitempty"`
-	EffectiveAt Instant           `json:"effective_at"`
-	ExpiresAt   *Instant          `json:"expires_at"`
-	Price       *PriceDocument    `json:"price,omitempty"`
-	CostBasis   *MoneyDocument    `json:"cost_basis,omitempty"` // in the entity's currency
-	RatePolicy  credit.RatePolicy `json:"rate_policy"`
-	RateVersion int               `json:"rate_version,omitempty"`
-	PaymentRef  string            `json:"payment_ref,omitempty"`
-	Amount      string            `json:"amount"`
-	Balance     GrantBalance      `json:"balance"`
-	CreatedAt   Instant           `json:"created_at"`
-	IssuedAt    *Instant          `json:"issued_at"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Reason      string            `json:"reason,omitempty"` // in the answer to an operation that has one
-	Ver         int64             `json:"ver,omitempty"`    // in the answer to an operation
+	ID          credit.GrantID     `json:"id"`
+	CustomerID  credit.CustomerID  `json:"customer_id"`
+	WalletID    credit.WalletID    `json:"wallet_id"`
+	Unit        string             `json:"unit"`
+	Type        credit.GrantType   `json:"type"`
+	State       credit.State       `json:"state"`
+	Priority    int                `json:"priority"`
+	Scope       credit.Scope       `json:"scope"`
+	MemberID    *credit.MemberID   `json:"member_id,omitempty"`
+	EffectiveAt Instant            `json:"effective_at"`
+	ExpiresAt   *Instant           `json:"expires_at"`
+	Price       *PriceDocument     `json:"price,omitempty"`
+	CostBasis   *MoneyDocument     `json:"cost_basis,omitempty"` // in the entity's currency
+	RatePolicy  credit.RatePolicy  `json:"rate_policy"`
+	RateCardID  *credit.RateCardID `json:"rate_card_id,omitempty"` // of which rate_version is
+	RateVersion int                `json:"rate_version,omitempty"`
+	PaymentRef  string             `json:"payment_ref,omitempty"`
+	Amount      string             `json:"amount"`
+	Balance     GrantBalance       `json:"balance"`
+	CreatedAt   Instant            `json:"created_at"`
+	IssuedAt    *Instant           `json:"issued_at"`
+	Metadata    map[string]string  `json:"metadata,omitempty"`
+	Reason      string             `json:"reason,omitempty"` // in the answer to an operation that has one
+	Ver         int64              `json:"ver,omitempty"`    // in the answer to an operation
 }
 
 // GrantBalance is where the granted credits are.
@@ -208,6 +244,9 @@ func DescribeGrant(g *credit.Grant, scale int, currency string, t time.Time) Gra
 	}
 	if !g.MemberID.IsZero() {
 		d.MemberID = &g.MemberID
+	}
+	if !g.RateCard.IsZero() {
+		d.RateCardID = &g.RateCard
 	}
 	if g.Price.Currency != "" {
 		d.Price = describePrice(g.Price, g.Tax)

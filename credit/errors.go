@@ -20,12 +20,15 @@ const (
 	GrantNotFound       Code = "grant_not_found"
 	RefundNotFound      Code = "refund_not_found"
 	RateCardNotFound    Code = "rate_card_not_found"
+	DraftNotFound       Code = "draft_not_found"
+	AssignmentNotFound  Code = "assignment_not_found"
 	UnitNotFound        Code = "unit_not_found"
 	EntityNotFound      Code = "entity_not_found"
 	AlreadyExists       Code = "already_exists"
 	InsufficientCredits Code = "insufficient_credits"
 	NotEntitled         Code = "not_entitled" // credits are there, but none of them may serve this
 	NoRate              Code = "no_rate"
+	NoFXRate            Code = "no_fx_rate"       // no exchange rate that is fresh enough
 	RequestMismatch     Code = "request_mismatch" // the idempotency key was used for another request
 	TooOld              Code = "too_old"
 	InFuture            Code = "in_future"
@@ -35,6 +38,9 @@ const (
 	NotRefundable       Code = "not_refundable"
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
+	DraftChanged        Code = "draft_changed"       // since it was reviewed
+	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
+	AssignmentOverlaps  Code = "assignment_overlaps" // another of the customer's at some instant
 	Unauthenticated     Code = "unauthenticated"
 	Forbidden           Code = "forbidden"
 	TooLarge            Code = "too_large"

@@ -175,12 +175,18 @@ func (c *Catalog) AddRateCard(ctx context.Context, card RateCardRow) (RateCardRo
 	return card, wrap(c.q.BumpConfiguration(ctx), "bump configuration")
 }
 
-// PublishRateCard adds the next version of a card. A zero EffectiveAt is now; the document must have been checked.
+// Lead is how long after its publication a version comes into force that is to do so at once, unless it is a card's first: a batch that
+// began before the publication was committed has been judged by then, and every later one sees it. So no event is priced by the version
+// before at an instant at which this one was in force.
+const Lead = time.Second
+
+// PublishRateCard adds the next version of a card. A zero EffectiveAt is as soon as can be: see [Lead]. The document must have been checked.
 func (c *Catalog) PublishRateCard(ctx context.Context, id credit.RateCardID, v RateCardVersionRow) (RateCardVersionRow, error) {
 	if _, err := c.q.LockRateCard(ctx, uuidOf(id)); err != nil {
 		return v, found(err, credit.Errorf(credit.RateCardNotFound, "There is no such rate card."), "lock rate card")
 	}
-	row, err := c.q.AddRateCardVersion(ctx, sqlc.AddRateCardVersionParams{CardID: uuidOf(id), EffectiveAt: timeOf(v.EffectiveAt), Document: v.Document, PublishedBy: v.PublishedBy})
+	row, err := c.q.AddRateCardVersion(ctx, sqlc.AddRateCardVersionParams{CardID: uuidOf(id), EffectiveAt: timeOf(v.EffectiveAt), Document: v.Document, PublishedBy: v.PublishedBy,
+		LeadSeconds: Lead.Seconds()})
 	if err != nil {
 		return v, wrap(err, "add rate card version")
 	}

@@ -165,10 +165,11 @@ type StoredAnswer struct {
 
 // CustomerState is a customer's wallets and open grants.
 type CustomerState struct {
-	Currency string            // of its legal entity
-	RateCard credit.RateCardID // zero: the default card
-	Wallets  map[credit.WalletID]*credit.Wallet
-	Grants   []*credit.Grant // open ones, in no order
+	Currency    string            // of its legal entity
+	RateCard    credit.RateCardID // zero: the default card
+	Assignments []Assignment      // of rate cards that may still price an event, by From
+	Wallets     map[credit.WalletID]*credit.Wallet
+	Grants      []*credit.Grant // open ones, in no order
 }
 
 // Lock begins a transaction, locks and reads. On an error nothing has changed and the lane is closed.
@@ -291,11 +292,18 @@ func readLoad(res pgx.BatchResults) (map[credit.CustomerID]*CustomerState, error
 	out := make(map[credit.CustomerID]*CustomerState)
 	if err := each(res, func(rows pgx.Rows) error {
 		var id, card pgtype.UUID
+		var assignments []byte
 		s := &CustomerState{Wallets: make(map[credit.WalletID]*credit.Wallet)}
-		if err := rows.Scan(&id, &s.Currency, &card); err != nil {
+		if err := rows.Scan(&id, &s.Currency, &card, &assignments); err != nil {
 			return err
 		}
 		s.RateCard = card.Bytes
+		if assignments != nil {
+			var err error
+			if s.Assignments, err = readAssignments(assignments); err != nil {
+				return err
+			}
+		}
 		out[id.Bytes] = s
 		return nil
 	}); err != nil {
@@ -351,7 +359,7 @@ func each(res pgx.BatchResults, do func(pgx.Rows) error) error {
 
 func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var g credit.Grant
-	var id, customer, wallet, member pgtype.UUID
+	var id, customer, wallet, member, card pgtype.UUID
 	var scope []byte
 	var effective, expires, created, issued pgtype.Timestamptz
 	var currency, paymentRef pgtype.Text
@@ -359,11 +367,11 @@ func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var version pgtype.Int4
 	if err := rows.Scan(&id, &customer, &wallet, (*string)(&g.Type), (*string)(&g.Status), &g.Frozen, &g.Priority, &scope, &member,
 		&effective, &expires, &g.Price.Minor, &g.Tax, &currency, &fx, &g.Basis, &g.TaxBasis, &paymentRef, (*string)(&g.RatePolicy), &version,
-		&created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
+		&card, &created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
 		(*int64)(&g.Expired), (*int64)(&g.Refunded), (*int64)(&g.Voided), (*int64)(&g.Transferred)); err != nil {
 		return nil, err
 	}
-	g.ID, g.CustomerID, g.MemberID = id.Bytes, customer.Bytes, member.Bytes
+	g.ID, g.CustomerID, g.MemberID, g.RateCard = id.Bytes, customer.Bytes, member.Bytes, card.Bytes
 	g.Wallet = &credit.Wallet{ID: wallet.Bytes}
 	g.EffectiveAt, g.ExpiresAt, g.CreatedAt, g.IssuedAt = fromTime(effective), fromTime(expires), fromTime(created), fromTime(issued)
 	g.Price.Currency, g.PaymentRef, g.FXRate, g.RateVersion = currency.String, paymentRef.String, fx.Decimal, int(version.Int32)
@@ -385,18 +393,20 @@ func readScope(b []byte) (credit.Scope, error) {
 
 // Changes is what a batch writes. All of it is one transaction.
 type Changes struct {
-	Keys       []KeyRow
-	Operations []OperationRow
-	Movements  []MovementRow
-	Draws      []DrawRow     // grants touched by consumption only
-	Grants     []GrantChange // other grants touched
-	NewWallets []NewWallet
-	Wallets    []*credit.Wallet // changed ones
-	NewGrants  []NewGrant
-	Cards      []CustomerCard
-	Refunds    []RefundRow
-	Outbox     []OutboxRow
-	Heads      []HeadRow
+	Keys           []KeyRow
+	Operations     []OperationRow
+	Movements      []MovementRow
+	Draws          []DrawRow     // grants touched by consumption only
+	Grants         []GrantChange // other grants touched
+	NewWallets     []NewWallet
+	Wallets        []*credit.Wallet // changed ones
+	NewGrants      []NewGrant
+	Cards          []CustomerCard
+	NewAssignments []AssignmentRow
+	Assignments    []Assignment // whose end has changed
+	Refunds        []RefundRow
+	Outbox         []OutboxRow
+	Heads          []HeadRow
 }
 
 type (

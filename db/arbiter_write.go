@@ -49,6 +49,12 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	for _, card := range c.Cards {
 		b.Queue(sqlc.ChangeCustomerCard, uuidOf(card.Card), uuidOf(card.Customer))
 	}
+	for _, a := range c.NewAssignments {
+		b.Queue(sqlc.AddAssignment, uuidOf(a.ID), uuidOf(a.Customer), uuidOf(a.Card), a.From, timeOf(a.To), a.At, a.By, a.Reason)
+	}
+	for _, a := range c.Assignments {
+		b.Queue(sqlc.EndAssignment, timeOf(a.To), uuidOf(a.ID))
+	}
 	c.queueHeads(b)
 	return nil
 }
@@ -181,7 +187,7 @@ func (n NewGrant) queue(b *pgx.Batch) error {
 	fx := nullDecimal(g.FXRate)
 	b.Queue(sqlc.AddGrant, uuidOf(g.ID), uuidOf(g.CustomerID), uuidOf(g.Wallet.ID), string(g.Type), string(g.Status), g.Priority, scope,
 		uuidOf(g.MemberID), g.EffectiveAt, timeOf(g.ExpiresAt), g.Price.Minor, g.Tax, textOf(g.Price.Currency), fx, g.Basis, g.TaxBasis,
-		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, metadata, g.CreatedAt,
-		timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available))
+		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, uuidOf(g.RateCard), metadata,
+		g.CreatedAt, timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available))
 	return nil
 }

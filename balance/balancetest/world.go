@@ -15,6 +15,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/fx"
 	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/db/dbtest"
 	"github.com/tallystick/tallystick/devstack/stacktest"
@@ -234,4 +235,49 @@ func MustConserve(t testing.TB, w *World, customer credit.CustomerID) {
 	if rows.Err() != nil {
 		t.Fatal(rows.Err())
 	}
+}
+
+// Card makes a rate card in CRD on which one of the meter "images" costs price credits from an instant on (zero: at once), and returns it.
+func (w *World) Card(t testing.TB, code string, standard bool, price string, from time.Time) credit.RateCardID {
+	t.Helper()
+	id := credit.NewID[credit.RateCardID]()
+	w.change(t, func(ctx context.Context, c *db.Catalog) error {
+		_, err := c.AddRateCard(ctx, db.RateCardRow{ID: id, Code: code, Unit: "CRD", Default: standard})
+		return err
+	})
+	w.Publish(t, id, price, from)
+	return id
+}
+
+// Publish adds a version to a card of Card and returns it.
+func (w *World) Publish(t testing.TB, card credit.RateCardID, price string, from time.Time) db.RateCardVersionRow {
+	t.Helper()
+	var v db.RateCardVersionRow
+	w.change(t, func(ctx context.Context, c *db.Catalog) (err error) {
+		v, err = c.PublishRateCard(ctx, card, db.RateCardVersionRow{EffectiveAt: from, PublishedBy: "test",
+			Document: []byte(`{"meters":[{"code":"images"}],"rates":[{"id":"image","meter":"images","price":"` + price + `"}]}`)})
+		return err
+	})
+	return v
+}
+
+// Withdraw takes a version back.
+func (w *World) Withdraw(card credit.RateCardID, version int) error {
+	_, _, err := w.Store.Change(context.Background(), db.Audited{Action: "test", RequestID: credit.NewID[credit.RequestID]()},
+		func(ctx context.Context, c *db.Catalog) (db.Outcome, error) {
+			_, err := c.WithdrawRateCard(ctx, card, version, balance.MaxAhead, "test", "test")
+			return db.Outcome{Status: 200, Answer: []byte("{}")}, err
+		})
+	return err
+}
+
+// AddRates adds exchange rates of a source.
+func (w *World) AddRates(t testing.TB, source string, quotes ...fx.Quote) (added int) {
+	t.Helper()
+	w.change(t, func(ctx context.Context, c *db.Catalog) error {
+		nos, err := c.AddFXRates(ctx, source, "test", quotes)
+		added = len(nos)
+		return err
+	})
+	return added
 }

@@ -18,7 +18,12 @@ LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY(@digests::uuid[]);
 
 -- name: ReadCustomers :many
-SELECT c.id, e.currency, c.rate_card_id FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
+-- With the assignments of rate cards that may still price an event, in order of time; null: none.
+SELECT c.id, e.currency, c.rate_card_id, (
+    SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+  ) AS assignments
+FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY(@customers::uuid[]);
 
 -- name: ReadWallets :many
@@ -26,13 +31,13 @@ SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE cust
 
 -- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE customer_id = ANY(@customers::uuid[]) AND status = 'open';
 
 -- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE id = ANY(@grants::uuid[]);
 
@@ -97,10 +102,10 @@ WHERE g.id = x.id;
 
 -- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
   granted, avail)
 VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @member_id, @effective_at, @expires_at, @price_minor, @tax_minor,
-  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @metadata, @created_at, @issued_at, @amount,
+  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @metadata, @created_at, @issued_at, @amount,
   @granted, @avail);
 
 -- name: AddWallet :exec
@@ -112,6 +117,13 @@ UPDATE wallets SET priority = @priority, scope = @scope WHERE id = @id;
 
 -- name: ChangeCustomerCard :exec
 UPDATE customers SET rate_card_id = @rate_card_id WHERE id = @id;
+
+-- name: AddAssignment :exec
+INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason)
+VALUES (@id, @customer_id, @card_id, @valid_from, @valid_to, @assigned_at, @assigned_by, @reason);
+
+-- name: EndAssignment :exec
+UPDATE rate_card_assignments SET valid_to = @valid_to WHERE id = @id;
 
 -- name: AddRefund :exec
 INSERT INTO refunds (id, customer_id, grant_id, ver, units, money_minor, tax_minor, currency, basis_minor, tax_basis_minor, reason, status, created_at)

@@ -13,13 +13,43 @@ import (
 	"github.com/shopspring/decimal"
 )
 
+const AddAssignment = `-- name: AddAssignment :exec
+INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+`
+
+type AddAssignmentParams struct {
+	ID         pgtype.UUID
+	CustomerID pgtype.UUID
+	CardID     pgtype.UUID
+	ValidFrom  pgtype.Timestamptz
+	ValidTo    pgtype.Timestamptz
+	AssignedAt pgtype.Timestamptz
+	AssignedBy int32
+	Reason     string
+}
+
+func (q *Queries) AddAssignment(ctx context.Context, arg AddAssignmentParams) error {
+	_, err := q.db.Exec(ctx, AddAssignment,
+		arg.ID,
+		arg.CustomerID,
+		arg.CardID,
+		arg.ValidFrom,
+		arg.ValidTo,
+		arg.AssignedAt,
+		arg.AssignedBy,
+		arg.Reason,
+	)
+	return err
+}
+
 const AddGrant = `-- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
   granted, avail)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-  $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-  $24, $25)
+  $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+  $25, $26)
 `
 
 type AddGrantParams struct {
@@ -42,6 +72,7 @@ type AddGrantParams struct {
 	PaymentRef    pgtype.Text
 	RatePolicy    string
 	RateVersion   pgtype.Int4
+	RateCardID    pgtype.UUID
 	Metadata      json.RawMessage
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
@@ -71,6 +102,7 @@ func (q *Queries) AddGrant(ctx context.Context, arg AddGrantParams) error {
 		arg.PaymentRef,
 		arg.RatePolicy,
 		arg.RateVersion,
+		arg.RateCardID,
 		arg.Metadata,
 		arg.CreatedAt,
 		arg.IssuedAt,
@@ -391,6 +423,15 @@ func (q *Queries) DrawGrants(ctx context.Context, arg DrawGrantsParams) error {
 	return err
 }
 
+const EndAssignment = `-- name: EndAssignment :exec
+UPDATE rate_card_assignments SET valid_to = $1 WHERE id = $2
+`
+
+func (q *Queries) EndAssignment(ctx context.Context, validTo pgtype.Timestamptz, iD pgtype.UUID) error {
+	_, err := q.db.Exec(ctx, EndAssignment, validTo, iD)
+	return err
+}
+
 const LockFreeHeads = `-- name: LockFreeHeads :many
 SELECT customer_id, ver, last_at, frozen FROM customer_heads
 WHERE customer_id = ANY($1::uuid[]) ORDER BY customer_id FOR UPDATE SKIP LOCKED
@@ -457,16 +498,22 @@ func (q *Queries) LockHeads(ctx context.Context, customers []pgtype.UUID) ([]Cus
 }
 
 const ReadCustomers = `-- name: ReadCustomers :many
-SELECT c.id, e.currency, c.rate_card_id FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
+SELECT c.id, e.currency, c.rate_card_id, (
+    SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+  ) AS assignments
+FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY($1::uuid[])
 `
 
 type ReadCustomersRow struct {
-	ID         pgtype.UUID
-	Currency   string
-	RateCardID pgtype.UUID
+	ID          pgtype.UUID
+	Currency    string
+	RateCardID  pgtype.UUID
+	Assignments json.RawMessage
 }
 
+// With the assignments of rate cards that may still price an event, in order of time; null: none.
 func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
 	rows, err := q.db.Query(ctx, ReadCustomers, customers)
 	if err != nil {
@@ -476,7 +523,12 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 	items := []ReadCustomersRow{}
 	for rows.Next() {
 		var i ReadCustomersRow
-		if err := rows.Scan(&i.ID, &i.Currency, &i.RateCardID); err != nil {
+		if err := rows.Scan(
+			&i.ID,
+			&i.Currency,
+			&i.RateCardID,
+			&i.Assignments,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -489,7 +541,7 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 
 const ReadGrants = `-- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE id = ANY($1::uuid[])
 `
@@ -515,6 +567,7 @@ type ReadGrantsRow struct {
 	PaymentRef    pgtype.Text
 	RatePolicy    string
 	RateVersion   pgtype.Int4
+	RateCardID    pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -558,6 +611,7 @@ func (q *Queries) ReadGrants(ctx context.Context, grants []pgtype.UUID) ([]ReadG
 			&i.PaymentRef,
 			&i.RatePolicy,
 			&i.RateVersion,
+			&i.RateCardID,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,
@@ -673,7 +727,7 @@ func (q *Queries) ReadNow(ctx context.Context) (ReadNowRow, error) {
 
 const ReadOpenGrants = `-- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE customer_id = ANY($1::uuid[]) AND status = 'open'
 `
@@ -699,6 +753,7 @@ type ReadOpenGrantsRow struct {
 	PaymentRef    pgtype.Text
 	RatePolicy    string
 	RateVersion   pgtype.Int4
+	RateCardID    pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -742,6 +797,7 @@ func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) (
 			&i.PaymentRef,
 			&i.RatePolicy,
 			&i.RateVersion,
+			&i.RateCardID,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,
