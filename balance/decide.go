@@ -182,7 +182,7 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 		usage.At = serviceAt
 		need.Unit = unit.Code
 		need.Cost = func(version int) (credit.Amount, error) {
-			p, err := d.book.Price(c.card, version, usage)
+			p, err := d.book.Price(c.card, version, usage, nil, nil)
 			if err == nil {
 				priced = append(priced, p)
 			}
