@@ -220,6 +220,7 @@ func (p *parser) windows() []Window {
 
 func (p *parser) days() []time.Weekday {
 	var days []time.Weekday
+	before := p.faults
 	isList := p.array(7, func(int) {
 		s, ok := p.text()
 		if !ok {
@@ -236,7 +237,7 @@ func (p *parser) days() []time.Weekday {
 			days = append(days, day)
 		}
 	})
-	if isList && len(days) == 0 {
+	if isList && len(days) == 0 && p.faults == before {
 		p.fault("There is no day.")
 	}
 	slices.SortFunc(days, func(a, b time.Weekday) int { return daysSinceMonday(a) - daysSinceMonday(b) })
