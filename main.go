@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // rate cards name time zones, and an image may have none
 
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"

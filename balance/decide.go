@@ -192,7 +192,7 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 		usage := rating.Usage{At: ch.serviceAt, Lines: lines, Dims: o.Dims}
 		need.Cost = func(lock credit.RateLock) (credit.Amount, error) {
 			id, version := d.lockedTo(lock, card, unit.Code)
-			p, err := d.book.Price(id, version, usage)
+			p, err := d.book.Price(id, version, usage, nil, nil)
 			if err == nil {
 				priced = append(priced, p)
 			}

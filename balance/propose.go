@@ -115,7 +115,7 @@ func (s *Service) wish(o *Consume) (wish, bool) {
 	if usage.At.IsZero() {
 		usage.At = time.Now()
 	}
-	priced, err := s.Books().Price(credit.RateCardID{}, 0, usage)
+	priced, err := s.Books().Price(credit.RateCardID{}, 0, usage, nil, nil)
 	if err != nil {
 		return w, false
 	}

@@ -47,7 +47,7 @@ func benchmarkPrice(b *testing.B, doc []byte, lines int) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := book.Price(credit.RateCardID{}, 0, u); err != nil {
+		if _, err := book.Price(credit.RateCardID{}, 0, u, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -70,7 +70,7 @@ func BenchmarkPriceNoRate(b *testing.B) {
 	u := rating.Usage{At: noon, Dims: credit.Dimensions{"model": "unknown", "region": "eu"}, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1, 0)}}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := book.Price(credit.RateCardID{}, 0, u); credit.CodeOf(err) != credit.NoRate {
+		if _, err := book.Price(credit.RateCardID{}, 0, u, nil, nil); credit.CodeOf(err) != credit.NoRate {
 			b.Fatal(err)
 		}
 	}
@@ -115,7 +115,7 @@ func BenchmarkPriceOfWideRates(b *testing.B) {
 	u := rating.Usage{At: noon, Dims: credit.Dimensions{"model": "m333", "product": "p4444"}, Lines: []rating.Line{{Meter: "calls", Quantity: decimal.New(1, 0)}}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := book.Price(credit.RateCardID{}, 0, u); err != nil {
+		if _, err := book.Price(credit.RateCardID{}, 0, u, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

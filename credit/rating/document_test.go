@@ -123,7 +123,11 @@ func TestParseRefuses(t *testing.T) {
 		{"a meter's code", `{"meters": [{"code": "LLM"}, {"code": ""}, {"code": "1a"}, {"code": "a b"}, {"code": "` + strings.Repeat("a", 65) + `"}], "rates": []}`,
 			[]string{"/meters/0/code: A meter's code is", "/meters/1/code: A meter", "/meters/2/code: A meter", "/meters/3/code: A meter", "/meters/4/code: A meter"}},
 		{"a meter twice", `{"meters": [{"code": "a"}, {"code": "b"}, {"code": "a"}], "rates": []}`, []string{`/meters/2/code: The meter "a" is declared twice`}},
-		{"an aggregation to come", `{"meters": [{"code": "a", "aggregation": "max"}], "rates": []}`, []string{`/meters/0/aggregation: "max" is not an aggregation; there is "sum"`}},
+		{"no aggregation", `{"meters": [{"code": "a", "aggregation": "mean"}], "rates": []}`, []string{`/meters/0/aggregation: "mean" is not an aggregation; there is "sum", "count", "max", "unique"`}},
+		{"aggregations by period", `{"meters": [{"code": "a", "aggregation": "max"}, {"code": "b", "aggregation": "unique", "period": "month"}, {"code": "c", "period": "day"}, {"code": "d", "unique_by": "user"},
+			{"code": "e", "aggregation": "max", "period": "event"}], "rates": []}`, []string{
+			`/meters/0/period: The aggregation "max" needs a period`, `/meters/1/unique_by: The aggregation "unique" needs the dimension`, `/meters/2/period: The aggregation "sum" has no period`,
+			`/meters/3/unique_by: The aggregation "sum" counts no values`, `/meters/4/period: "event" is not a period; there is "hour", "day"`}},
 		{"a description", `{"meters": [{"code": "a", "description": "\u0000"}, {"code": "b", "description": 3}, {"code": "c", "description": "` + strings.Repeat("x", 1001) + `"}], "rates": []}`,
 			[]string{"/meters/0/description: A description is", "/meters/1/description: This must be a string", "/meters/2/description: A description is"}},
 		{"a meter's unknown field", `{"meters": [{"code": "a", "unit": "s"}], "rates": []}`, []string{`/meters/0/unit: There is no field "unit"`}},
@@ -134,8 +138,8 @@ func TestParseRefuses(t *testing.T) {
 		{"an id twice", withRates(`{"id": "a", "meter": "calls", "price": "1"}, {"id": "b", "meter": "images", "price": "1"}, {"id": "a", "meter": "calls", "match": {"m": ["x"]}, "price": "1"}`),
 			[]string{`/rates/2/id: "a" is also the id of /rates/0`}},
 		{"ids", withRates(`{"id": "", "meter": "calls", "price": "1"}, {"id": "a b", "meter": "images", "price": "1"}`), []string{"/rates/0/id: A rate's id is", "/rates/1/id: A rate's id is"}},
-		{"a model to come", withRate(price + `, "model": "graduated"`), []string{`/rates/0/model: "graduated" is not a model; there is "per_unit"`}},
-		{"tiers to come", withRate(price + `, "tiers": []`), []string{`/rates/0/tiers: There is no field "tiers" here; there are id, meter, price, match, model, per`}},
+		{"no model", withRate(price + `, "model": "flat"`), []string{`/rates/0/model: "flat" is not a model; there is "per_unit", "package", "graduated", "volume", "cost_plus"`}},
+		{"an unknown field of a rate", withRate(price + `, "floor": "1"`), []string{`/rates/0/floor: There is no field "floor" here; there are id, meter, price, match, model, per, tiers, percent`}},
 
 		{"numbers for strings", withRate(`"price": 2.5, "per": -1`), []string{"/rates/0/price: This must be a string, such as", "/rates/0/per: This must be a string, such as"}},
 		{"null for a string", withRate(`"price": null`), []string{"/rates/0/price: This must be a string"}},
