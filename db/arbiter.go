@@ -278,6 +278,95 @@ func (l *Lane) Load(ctx context.Context, customers []credit.CustomerID) (map[cre
 	return out, nil
 }
 
+// CounterRef names a counter of a customer.
+type CounterRef struct {
+	Customer credit.CustomerID
+	Key      string
+}
+
+// Counters reads what rate cards have counted, within the transaction that Lock began; one that is not there has counted nothing. On an
+// error the lane is closed.
+func (l *Lane) Counters(ctx context.Context, refs []CounterRef) (map[CounterRef]string, error) {
+	customers, keys := make([]pgtype.UUID, len(refs)), make([]string, len(refs))
+	for i, r := range refs {
+		customers[i], keys[i] = uuidOf(r.Customer), r.Key
+	}
+	out := make(map[CounterRef]string, len(refs))
+	b := &pgx.Batch{}
+	b.Queue(sqlc.ReadCounters, customers, keys)
+	err := l.send(ctx, b, func(res pgx.BatchResults) error {
+		return each(res, func(rows pgx.Rows) error {
+			var customer pgtype.UUID
+			var key, value string
+			if err := rows.Scan(&customer, &key, &value); err != nil {
+				return err
+			}
+			out[CounterRef{customer.Bytes, key}] = value
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	return out, nil
+}
+
+// maxDrawn bounds how many grants credits are given back to at once.
+const maxDrawn = 1_000
+
+// Drawn reads the customer's grants in a unit that something is consumed of, the one drawn last first, within the transaction that Lock
+// began. Wallet has only its ID. On an error the lane is closed.
+func (l *Lane) Drawn(ctx context.Context, customer credit.CustomerID, unit string) ([]*credit.Grant, error) {
+	var order []pgtype.UUID
+	b := &pgx.Batch{}
+	b.Queue(sqlc.ReadDrawn, unit, uuidOf(customer), maxDrawn)
+	if err := l.send(ctx, b, func(res pgx.BatchResults) error {
+		return each(res, func(rows pgx.Rows) error {
+			var id pgtype.UUID
+			var last int64
+			err := rows.Scan(&id, &last)
+			order = append(order, id)
+			return err
+		})
+	}); err != nil {
+		return nil, fmt.Errorf("find drawn grants: %w", err)
+	}
+	byID := make(map[credit.GrantID]*credit.Grant, len(order))
+	b = &pgx.Batch{}
+	b.Queue(sqlc.ReadGrants, order)
+	if err := l.send(ctx, b, func(res pgx.BatchResults) error {
+		return each(res, func(rows pgx.Rows) error {
+			g, err := scanGrant(rows)
+			if err == nil {
+				byID[g.ID] = g
+			}
+			return err
+		})
+	}); err != nil {
+		return nil, fmt.Errorf("read drawn grants: %w", err)
+	}
+	grants := make([]*credit.Grant, 0, len(order))
+	for _, id := range order {
+		if g := byID[id.Bytes]; g != nil {
+			grants = append(grants, g)
+		}
+	}
+	return grants, nil
+}
+
+// send runs statements within the transaction and has their results read. On an error the lane is closed.
+func (l *Lane) send(ctx context.Context, b *pgx.Batch, read func(pgx.BatchResults) error) error {
+	res := l.conn.SendBatch(ctx, b)
+	err := read(res)
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		l.Close()
+	}
+	return err
+}
+
 func queueLoad(b *pgx.Batch, customers []credit.CustomerID) {
 	if len(customers) == 0 {
 		return
@@ -396,6 +485,7 @@ type Changes struct {
 	Keys           []KeyRow
 	Operations     []OperationRow
 	Movements      []MovementRow
+	Counters       []CounterRow  // each key of a customer once
 	Draws          []DrawRow     // grants touched by consumption only
 	Grants         []GrantChange // other grants touched
 	NewWallets     []NewWallet
@@ -440,6 +530,12 @@ type (
 		N             int16
 		Debit, Credit string
 		Amount, After credit.Amount
+	}
+	// CounterRow is one row of rating_counters. Key and Value have the canonical forms of credit/rating.
+	CounterRow struct {
+		Customer   credit.CustomerID
+		Key, Value string
+		Ver        int64
 	}
 	// DrawRow is what consumption did to a grant.
 	DrawRow struct {

@@ -32,6 +32,7 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	}
 	c.queueOperations(b)
 	c.queueMovements(b)
+	c.queueCounters(b)
 	for _, r := range c.Refunds {
 		b.Queue(sqlc.AddRefund, uuidOf(r.ID), uuidOf(r.Customer), uuidOf(r.Grant), r.Ver, int64(r.Units), r.Money, r.Tax, textOf(r.Currency),
 			r.Basis, r.TaxBasis, r.Reason, r.Status, r.At)
@@ -109,6 +110,18 @@ func (c *Changes) queueMovements(b *pgx.Batch) {
 		amounts[i], afters[i] = int64(m.Amount), int64(m.After)
 	}
 	b.Queue(sqlc.AddMovements, grants, vers, ns, debits, credits, amounts, afters)
+}
+
+func (c *Changes) queueCounters(b *pgx.Batch) {
+	n := len(c.Counters)
+	if n == 0 {
+		return
+	}
+	customers, vers, keys, values := make([]pgtype.UUID, n), make([]int64, n), make([]string, n), make([]string, n)
+	for i, r := range c.Counters {
+		customers[i], vers[i], keys[i], values[i] = uuidOf(r.Customer), r.Ver, r.Key, r.Value
+	}
+	b.Queue(sqlc.SaveCounters, customers, keys, values, vers)
 }
 
 func (c *Changes) queueDraws(b *pgx.Batch) {

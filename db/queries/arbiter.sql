@@ -45,6 +45,22 @@ FROM grants WHERE id = ANY(@grants::uuid[]);
 -- The epoch is the timeline of Postgres: it orders snapshots of a customer across a failover or restore, when versions are used again.
 SELECT clock_timestamp()::timestamptz AS now, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)::text AS epoch, (SELECT ver FROM configuration) AS configuration;
 
+-- name: ReadCounters :many
+SELECT r.customer_id, r.key, r.value FROM rating_counters AS r
+JOIN ROWS FROM (unnest(@customers::uuid[]), unnest(@keys::text[])) AS x(c, k) ON r.customer_id = x.c AND r.key = x.k;
+
+-- name: ReadDrawn :many
+-- The customer's grants of a unit that something is consumed of, those drawn last first: what is given back goes to them, in this order.
+SELECT g.id, l.ver AS last FROM grants AS g
+JOIN wallets AS w ON w.id = g.wallet_id AND w.unit = @unit
+JOIN LATERAL (SELECT m.ver FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC LIMIT 1) AS l ON true
+WHERE g.customer_id = @customer AND g.consumed > 0 ORDER BY l.ver DESC LIMIT @n;
+
+-- name: SaveCounters :exec
+INSERT INTO rating_counters (customer_id, key, value, ver)
+SELECT c, k, v, n FROM ROWS FROM (unnest(@customers::uuid[]), unnest(@keys::text[]), unnest(@vals::text[]), unnest(@vers::bigint[])) AS x(c, k, v, n)
+ON CONFLICT ON CONSTRAINT rating_counter_once DO UPDATE SET value = excluded.value, ver = excluded.ver;
+
 -- name: AddKeys :exec
 -- No ON CONFLICT: the COMMIT is already under way behind it, so a key that somebody else has taken must abort everything.
 INSERT INTO idempotency_keys (digest, request, customer_id, ver, status, response)

@@ -497,6 +497,37 @@ func (q *Queries) LockHeads(ctx context.Context, customers []pgtype.UUID) ([]Cus
 	return items, nil
 }
 
+const ReadCounters = `-- name: ReadCounters :many
+SELECT r.customer_id, r.key, r.value FROM rating_counters AS r
+JOIN ROWS FROM (unnest($1::uuid[]), unnest($2::text[])) AS x(c, k) ON r.customer_id = x.c AND r.key = x.k
+`
+
+type ReadCountersRow struct {
+	CustomerID pgtype.UUID
+	Key        string
+	Value      string
+}
+
+func (q *Queries) ReadCounters(ctx context.Context, customers []pgtype.UUID, keys []string) ([]ReadCountersRow, error) {
+	rows, err := q.db.Query(ctx, ReadCounters, customers, keys)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReadCountersRow{}
+	for rows.Next() {
+		var i ReadCountersRow
+		if err := rows.Scan(&i.CustomerID, &i.Key, &i.Value); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ReadCustomers = `-- name: ReadCustomers :many
 SELECT c.id, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
@@ -529,6 +560,39 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 			&i.RateCardID,
 			&i.Assignments,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ReadDrawn = `-- name: ReadDrawn :many
+SELECT g.id, l.ver AS last FROM grants AS g
+JOIN wallets AS w ON w.id = g.wallet_id AND w.unit = $1
+JOIN LATERAL (SELECT m.ver FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC LIMIT 1) AS l ON true
+WHERE g.customer_id = $2 AND g.consumed > 0 ORDER BY l.ver DESC LIMIT $3
+`
+
+type ReadDrawnRow struct {
+	ID   pgtype.UUID
+	Last int64
+}
+
+// The customer's grants of a unit that something is consumed of, those drawn last first: what is given back goes to them, in this order.
+func (q *Queries) ReadDrawn(ctx context.Context, unit string, customer pgtype.UUID, n int32) ([]ReadDrawnRow, error) {
+	rows, err := q.db.Query(ctx, ReadDrawn, unit, customer, n)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReadDrawnRow{}
+	for rows.Next() {
+		var i ReadDrawnRow
+		if err := rows.Scan(&i.ID, &i.Last); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -860,4 +924,27 @@ func (q *Queries) ReadWallets(ctx context.Context, customers []pgtype.UUID) ([]R
 		return nil, err
 	}
 	return items, nil
+}
+
+const SaveCounters = `-- name: SaveCounters :exec
+INSERT INTO rating_counters (customer_id, key, value, ver)
+SELECT c, k, v, n FROM ROWS FROM (unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bigint[])) AS x(c, k, v, n)
+ON CONFLICT ON CONSTRAINT rating_counter_once DO UPDATE SET value = excluded.value, ver = excluded.ver
+`
+
+type SaveCountersParams struct {
+	Customers []pgtype.UUID
+	Keys      []string
+	Vals      []string
+	Vers      []int64
+}
+
+func (q *Queries) SaveCounters(ctx context.Context, arg SaveCountersParams) error {
+	_, err := q.db.Exec(ctx, SaveCounters,
+		arg.Customers,
+		arg.Keys,
+		arg.Vals,
+		arg.Vers,
+	)
+	return err
 }

@@ -26,6 +26,7 @@ const (
 	OperationKindExtend    OperationKind = "extend"
 	OperationKindFreeze    OperationKind = "freeze"
 	OperationKindUnfreeze  OperationKind = "unfreeze"
+	OperationKindReverse   OperationKind = "reverse"
 )
 
 func (e *OperationKind) Scan(src interface{}) error {
@@ -369,6 +370,13 @@ type RateCardWithdrawal struct {
 	WithdrawnAt pgtype.Timestamptz
 	WithdrawnBy string
 	Reason      string
+}
+
+type RatingCounter struct {
+	CustomerID pgtype.UUID
+	Key        string
+	Value      string
+	Ver        int64
 }
 
 type RecognitionMark struct {
