@@ -45,6 +45,7 @@ type lane struct {
 	svc       *Service
 	second    *lane // nil: this is one
 	conn      *db.Lane
+	epoch     string // in which this lane last had the rate cards read
 	snapshots *snapshots
 	draws     []credit.Draw
 
@@ -401,11 +402,12 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 		return nil, nil
 	}
 	l.svc.failpoint("locked")
-	if b.locked.Configuration != l.svc.Books().Ver {
+	if b.locked.Configuration != l.svc.Books().Ver || b.locked.Epoch != l.epoch { // after a failover versions are used again
 		if err := l.svc.ReloadBook(ctx); err != nil {
 			l.conn.Close()
 			return nil, err
 		}
+		l.epoch = b.locked.Epoch
 	}
 	b.results = make([]result, len(jobs))
 	var waiting []bool

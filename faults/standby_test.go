@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -284,4 +285,76 @@ func TestStandby(t *testing.T) {
 		r.sweepCache(t) // there are entries of the old timeline
 		r.settled(t, l)
 	})
+}
+
+// TestRateCardsAfterFailover loses a published version of a rate card with the primary. Its number, and that of the configuration, are used again
+// on the standby: what is priced there is priced by what was published there.
+func TestRateCardsAfterFailover(t *testing.T) {
+	r := newRig(t, 2, false)
+	s := r.newStandby(t)
+	customer, wallet := r.Customer(t)
+	r.Grant(t, customer, wallet, 100*one)
+	post := func(p *process, path, body string) faults.Attempt {
+		t.Helper()
+		return r.send(context.Background(), p, &faults.Call{Key: newKey(), Path: path, Body: body})
+	}
+	publish := func(price string) faults.Attempt {
+		t.Helper()
+		return post(r.processes[0], "/v1/rate_cards/images/versions",
+			`{"document":{"meters":[{"code":"images"}],"rates":[{"id":"i","meter":"images","price":"`+price+`"}]}}`)
+	}
+	price := func(p *process) (a faults.Attempt) {
+		t.Helper()
+		return post(p, "/v1/consume", `{"customer":"`+customer.String()+`","usage":[{"meter":"images","quantity":"1"}]}`)
+	}
+	if a := post(r.processes[0], "/v1/rate_cards", `{"code":"images","unit":"CRD","default":true}`); a.Status != 201 {
+		t.Fatalf("%+v", a)
+	}
+	if a := publish("1"); a.Status != 201 {
+		t.Fatalf("%+v", a)
+	}
+	for _, p := range r.processes {
+		if a := price(p); a.Status != 200 || !strings.Contains(a.Body, `"amount":"1"`) {
+			t.Fatalf("%+v", a)
+		}
+	}
+
+	s.kill()
+	unknown := func(application string, do func() faults.Attempt) {
+		t.Helper()
+		var call sync.WaitGroup
+		call.Go(func() {
+			if a := do(); a.Code != "outcome_unknown" {
+				t.Errorf("%+v", a)
+			}
+		})
+		r.cancelWaits(t, application, &call)
+	}
+	unknown("tallystick", func() faults.Attempt { return publish("2") })
+	for _, p := range r.processes { // it has read version 2
+		unknown("tallystick lane", func() faults.Attempt { return price(p) })
+	}
+	if err := r.stack.Postgres.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t)
+	s.promote(t)
+	for _, p := range r.processes {
+		p.postgres.leadTo(t, s.addr)
+	}
+	r.primary.leadTo(t, s.addr)
+
+	done := func(do func() faults.Attempt) (a faults.Attempt) {
+		t.Helper()
+		waitFor(t, 20*time.Second, "an answer of the new primary", func() bool { a = do(); return a.Final() })
+		return a
+	}
+	if a := done(func() faults.Attempt { return publish("3") }); a.Status != 201 || !strings.Contains(a.Body, `"version":2`) {
+		t.Fatalf("%+v", a)
+	}
+	for _, p := range r.processes {
+		if a := done(func() faults.Attempt { return price(p) }); a.Status != 200 || !strings.Contains(a.Body, `"amount":"3"`) {
+			t.Errorf("%+v", a)
+		}
+	}
 }
