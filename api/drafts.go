@@ -161,7 +161,10 @@ func (s *Server) checkDraft(ctx context.Context, c *call) error {
 		return err
 	}
 	doc := checkDocument{Faults: []credit.Issue{}}
-	_, err = rating.Parse(d.Document)
+	parsed, err := rating.Parse(d.Document)
+	if err == nil {
+		err = s.service.Books().CheckPublish(card.ID, parsed)
+	}
 	var e *credit.Error
 	switch {
 	case err == nil:
@@ -193,13 +196,10 @@ func (s *Server) publishDraft(ctx context.Context, c *call) error {
 		if revision != 0 && revision != d.Revision {
 			return db.Outcome{}, credit.Errorf(credit.DraftChanged, "The draft is at revision %d, not %d.", d.Revision, revision).With("revision", d.Revision)
 		}
-		if _, err := rating.Parse(d.Document); err != nil {
-			return db.Outcome{}, below("/document", err)
-		}
 		v.Document = d.Document
 		v, err := cat.PublishRateCard(ctx, card.ID, v)
 		if err != nil {
-			return db.Outcome{}, err
+			return db.Outcome{}, below("/document", err)
 		}
 		if _, err := cat.DeleteDraft(ctx, card.ID, id); err != nil {
 			return db.Outcome{}, err

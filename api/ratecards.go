@@ -112,10 +112,7 @@ func (s *Server) publishRateCard(ctx context.Context, c *call) error {
 			if err := rawObject(&v.Document)(r); err != nil {
 				return err
 			}
-			doc, err := rating.Parse(v.Document)
-			if err == nil {
-				err = refuseNeeds(doc.Needs())
-			}
+			_, err := rating.Parse(v.Document)
 			return below("/document", err)
 		}),
 		optional("effective_at", instant(&v.EffectiveAt)),
@@ -129,25 +126,10 @@ func (s *Server) publishRateCard(ctx context.Context, c *call) error {
 	return c.change(ctx, "publish_rate_card", card.ID.String(), func(ctx context.Context, cat *db.Catalog) (db.Outcome, error) {
 		v, err := cat.PublishRateCard(ctx, card.ID, v)
 		if err != nil {
-			return db.Outcome{}, err
+			return db.Outcome{}, below("/document", err)
 		}
 		return created(card.ID.String()+"/"+strconv.Itoa(v.Version), describeVersion(card.ID, v), map[string]any{"version": v.Version, "effective_at": instantText(v.EffectiveAt)})
 	})
-}
-
-// refuseNeeds refuses a document that cannot be priced with what consumptions are priced with: their lines and the document.
-func refuseNeeds(n rating.Needs) error {
-	switch {
-	case n.Extends != "":
-		return credit.Invalid("/extends", "Consumptions are not priced with cards that extend others.")
-	case n.State:
-		return credit.Invalid("", "The rate card counts over periods or carries remainders, and consumptions are not priced with counters.")
-	case n.Rates:
-		return credit.Invalid("", "The rate card has prices in another currency than that of its \"credit_value\", and consumptions are not priced with exchange rates.")
-	case n.Costs:
-		return credit.Invalid("", "The rate card has rates of model %q, and consumptions do not report their compute cost.", rating.CostPlus)
-	}
-	return nil
 }
 
 // below moves a refusal's pointers under one.

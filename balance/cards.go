@@ -125,7 +125,10 @@ func (d *decision) describeCharge(ch *charge) ChargeDocument {
 	if ch.sel.Short > 0 {
 		doc.Partial, doc.Shortfall = true, ch.sel.Short.Format(ch.scale)
 	}
-	left := available(d.c.grants, ch.unit, d.c.at)
+	left := available(d.c.grants, ch.unit, d.c.at) + ch.back
+	if ch.back > 0 {
+		doc.GivenBack = ch.back.Format(ch.scale)
+	}
 	for _, draw := range ch.sel.Draws {
 		g := draw.Grant
 		if countsAsAvailable(g, d.c.at) {

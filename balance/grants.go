@@ -120,12 +120,15 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 		d.issue(&g)
 	}
 	d.changes.NewGrants = append(d.changes.NewGrants, db.NewGrant{Grant: d.c.add(&g), Metadata: o.Metadata})
-	d.changes.Outbox = append(d.changes.Outbox, db.OutboxRow{
-		Topic: "grant.start", Subject: g.ID.String(), Payload: `{"customer_id":"` + d.c.id.String() + `"}`,
-	})
+	d.changes.Outbox = append(d.changes.Outbox, startOf(d.c.id, g.ID))
 	doc := d.describe(&g)
 	doc.Metadata = o.Metadata
 	return jsonReceipt(doc), nil
+}
+
+// startOf asks for a grant's workflow: the first time, or again.
+func startOf(c credit.CustomerID, g credit.GrantID) db.OutboxRow {
+	return db.OutboxRow{Topic: "grant.start", Subject: g.String(), Payload: `{"customer_id":"` + c.String() + `"}`}
 }
 
 // priceGrant fills in what the price is in the entity's currency.

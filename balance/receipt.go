@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/rating"
 )
 
 // The documents below are what operations answer and what is kept as their receipts, so their JSON is part of the ledger: fields are
@@ -26,8 +27,10 @@ type ConsumeReceipt struct {
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	Pricing    []PricingDocument `json:"pricing,omitempty"` // one per rate version used; none for an explicit amount
 	Draws      []DrawDocument    `json:"draws"`
-	DrawOrder  int               `json:"draw_order"` // version of the draw-down order
-	Available  string            `json:"available"`  // left to this customer in this unit, all wallets
+	GivenBack  string            `json:"given_back,omitempty"` // credits returned, when the usage makes earlier usage of its period cheaper by more than it costs
+	Returns    []DrawDocument    `json:"returns,omitempty"`    // the grants that they went to, left being what those have then
+	DrawOrder  int               `json:"draw_order"`           // version of the draw-down order
+	Available  string            `json:"available"`            // left to this customer in this unit, all wallets
 }
 
 // QuoteDocument says what a consumption would do. Its fields are those of a [ConsumeReceipt], of what would be taken.
@@ -51,7 +54,8 @@ type ChargeDocument struct {
 	Shortfall string            `json:"shortfall,omitempty"` // credits wanting, when partial
 	Pricing   []json.RawMessage `json:"pricing,omitempty"`   // each a [PricingDocument]
 	Draws     []DrawDocument    `json:"draws"`
-	Available string            `json:"available"` // what would be left to the customer in this unit
+	GivenBack string            `json:"given_back,omitempty"` // what would be returned
+	Available string            `json:"available"`            // what would be left to the customer in this unit
 }
 
 // AssignmentDocument says that a rate card prices a customer's events of a time.
@@ -82,7 +86,30 @@ type LineDocument struct {
 	Quantity   string            `json:"quantity"`
 	Price      string            `json:"price"`
 	Per        string            `json:"per"`
-	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded
+	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded; below 0 when earlier usage becomes cheaper
+
+	Model    rating.Model     `json:"model,omitempty"`     // left out: per_unit. Tiered ones have no one price: 0 per 1
+	Currency string           `json:"currency,omitempty"`  // of price; left out: credits
+	RateCard string           `json:"rate_card,omitempty"` // the extended card that priced the line, and its version
+	Version  int              `json:"version,omitempty"`
+	Counter  *CounterDocument `json:"counter,omitempty"`
+	FX       []FXDocument     `json:"fx,omitempty"`
+}
+
+// CounterDocument is what a rate's counter of a period stood at when a line was priced.
+type CounterDocument struct {
+	Key    string `json:"key"` // as [rating.CounterKey] writes it
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+// FXDocument is an exchange rate that a line was priced with.
+type FXDocument struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Rate   string `json:"rate"` // of to for 1 of from
+	Source string `json:"source"`
+	On     string `json:"on"` // the day it was published for
 }
 
 // DrawDocument is one grant's share.

@@ -18,6 +18,7 @@ type snapshot struct {
 	cards    cards
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
+	counted  counters        // those that were asked for
 
 	// For the cache; zero in a snapshot that is not brought there.
 	asOf        time.Time // by the clock of Postgres

@@ -323,8 +323,7 @@ func (l *Lane) Drawn(ctx context.Context, customer credit.CustomerID, unit strin
 	if err := l.send(ctx, b, func(res pgx.BatchResults) error {
 		return each(res, func(rows pgx.Rows) error {
 			var id pgtype.UUID
-			var last int64
-			err := rows.Scan(&id, &last)
+			err := rows.Scan(&id)
 			order = append(order, id)
 			return err
 		})

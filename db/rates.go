@@ -32,7 +32,7 @@ func (s *Store) Configuration(ctx context.Context, ratesSince time.Time) (c Conf
 		if c.Ver, err = q.ConfigurationVersion(ctx); err != nil {
 			return err
 		}
-		if c.Cards, err = s.readCards(ctx, q); err != nil {
+		if c.Cards, err = s.documents.readCards(ctx, q); err != nil {
 			return err
 		}
 		rates, err := q.FXRatesSince(ctx, onDate(ratesSince))
@@ -58,28 +58,32 @@ func (s *Store) ConfigurationVersion(ctx context.Context) (int64, error) {
 }
 
 // readCards reads the cards. A document never changes once it is published, so only those are read and parsed that were not there the last time.
-func (s *Store) readCards(ctx context.Context, q *sqlc.Queries) (cards []rating.CardVersions, err error) {
+func (d *documents) readCards(ctx context.Context, q *sqlc.Queries) (cards []rating.CardVersions, err error) {
 	rows, err := q.AllRateCardVersions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	versions := make([]published, len(rows))
-	for i, r := range rows {
-		versions[i] = published{r.ID.Bytes, r.Version, fromTime(r.PublishedAt).UnixMicro()}
+	var versions []published
+	for _, r := range rows {
+		if r.Version.Valid {
+			versions = append(versions, published{r.ID.Bytes, r.Version.Int32, fromTime(r.PublishedAt).UnixMicro()})
+		}
 	}
-	docs, err := s.documents.read(ctx, q, versions)
+	docs, err := d.read(ctx, q, versions)
 	if err != nil {
 		return nil, err
 	}
-	for i, r := range rows {
+	for _, r := range rows {
 		id := credit.RateCardID(r.ID.Bytes)
 		if n := len(cards); n == 0 || cards[n-1].ID != id {
 			cards = append(cards, rating.CardVersions{
 				ID: id, Code: r.Code, Unit: credit.Unit{Code: r.Unit, Scale: int(r.Scale), Name: r.UnitName}, Default: r.IsDefault,
 			})
 		}
-		c := &cards[len(cards)-1]
-		c.Versions = append(c.Versions, rating.Version{Number: int(r.Version), EffectiveAt: fromTime(r.EffectiveAt), Doc: docs[versions[i]]})
+		if c := &cards[len(cards)-1]; r.Version.Valid {
+			doc := docs[published{r.ID.Bytes, r.Version.Int32, fromTime(r.PublishedAt).UnixMicro()}]
+			c.Versions = append(c.Versions, rating.Version{Number: int(r.Version.Int32), EffectiveAt: fromTime(r.EffectiveAt), Doc: doc})
+		}
 	}
 	return cards, nil
 }

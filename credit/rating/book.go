@@ -35,6 +35,7 @@ type Book struct {
 	cards     map[credit.RateCardID]*card
 	byCode    map[string]*card
 	byDefault *card // nil: none is
+	stateful  bool  // some card is
 }
 
 type card struct {
@@ -98,6 +99,7 @@ func NewBook(ver int64, cards []CardVersions) (*Book, error) {
 		for base := range b.pricing(c) {
 			c.stateful = c.stateful || base.stateful
 		}
+		b.stateful = b.stateful || c.stateful
 	}
 	return b, nil
 }
@@ -184,6 +186,9 @@ func (b *Book) CheckPublish(id credit.RateCardID, d *Document) error {
 	}
 	return nil
 }
+
+// AnyStateful tells whether there is a card that [Book.Stateful] is true of.
+func (b *Book) AnyStateful() bool { return b.stateful }
 
 // Stateful tells whether pricing with a card may ask for the customer's counters. Without, nothing need be loaded before it prices. The zero
 // card is the default one; a card that is not there has no counters.

@@ -14,5 +14,8 @@ GRANT SELECT, INSERT, UPDATE ON rating_counters TO tallystick_app;
 -- Credits that were consumed and are given back: a price below nothing, a correction.
 ALTER TYPE operation_kind ADD VALUE 'reverse';
 
+CREATE INDEX refunds_to_settle ON refunds (id) WHERE status = 'awaiting_settlement';
+
 -- +goose Down
+DROP INDEX refunds_to_settle;
 DROP TABLE rating_counters;

@@ -51,10 +51,12 @@ JOIN ROWS FROM (unnest(@customers::uuid[]), unnest(@keys::text[])) AS x(c, k) ON
 
 -- name: ReadDrawn :many
 -- The customer's grants of a unit that something is consumed of, those drawn last first: what is given back goes to them, in this order.
-SELECT g.id, l.ver AS last FROM grants AS g
+SELECT g.id FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id AND w.unit = @unit
-JOIN LATERAL (SELECT m.ver FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC LIMIT 1) AS l ON true
-WHERE g.customer_id = @customer AND g.consumed > 0 ORDER BY l.ver DESC LIMIT @n;
+JOIN LATERAL (
+  SELECT m.ver, m.n FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC, m.n DESC LIMIT 1
+) AS l ON true
+WHERE g.customer_id = @customer AND g.consumed > 0 ORDER BY l.ver DESC, l.n DESC LIMIT @page_size;
 
 -- name: SaveCounters :exec
 INSERT INTO rating_counters (customer_id, key, value, ver)

@@ -2,12 +2,13 @@
 SELECT ver FROM configuration;
 
 -- name: AllRateCardVersions :many
--- Every version of every card that was not withdrawn, cards together, versions in order; without the documents.
+-- Every version of every card that was not withdrawn, cards together, versions in order; without the documents. A card without any is one
+-- row without a version.
 SELECT c.id, c.code, c.unit, c.is_default, u.scale, u.name AS unit_name, v.version, v.effective_at, v.published_at
 FROM rate_cards AS c
 JOIN units AS u ON u.code = c.unit
-JOIN rate_card_versions AS v ON v.card_id = c.id
-WHERE NOT EXISTS (SELECT FROM rate_card_withdrawals AS w WHERE w.card_id = v.card_id AND w.version = v.version)
+LEFT JOIN rate_card_versions AS v ON v.card_id = c.id
+  AND NOT EXISTS (SELECT FROM rate_card_withdrawals AS w WHERE w.card_id = v.card_id AND w.version = v.version)
 ORDER BY c.id, v.version;
 
 -- name: RateCardDocuments :many

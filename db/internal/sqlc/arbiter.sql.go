@@ -571,31 +571,28 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 }
 
 const ReadDrawn = `-- name: ReadDrawn :many
-SELECT g.id, l.ver AS last FROM grants AS g
+SELECT g.id FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id AND w.unit = $1
-JOIN LATERAL (SELECT m.ver FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC LIMIT 1) AS l ON true
-WHERE g.customer_id = $2 AND g.consumed > 0 ORDER BY l.ver DESC LIMIT $3
+JOIN LATERAL (
+  SELECT m.ver, m.n FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC, m.n DESC LIMIT 1
+) AS l ON true
+WHERE g.customer_id = $2 AND g.consumed > 0 ORDER BY l.ver DESC, l.n DESC LIMIT $3
 `
 
-type ReadDrawnRow struct {
-	ID   pgtype.UUID
-	Last int64
-}
-
 // The customer's grants of a unit that something is consumed of, those drawn last first: what is given back goes to them, in this order.
-func (q *Queries) ReadDrawn(ctx context.Context, unit string, customer pgtype.UUID, n int32) ([]ReadDrawnRow, error) {
-	rows, err := q.db.Query(ctx, ReadDrawn, unit, customer, n)
+func (q *Queries) ReadDrawn(ctx context.Context, unit string, customer pgtype.UUID, pageSize int32) ([]pgtype.UUID, error) {
+	rows, err := q.db.Query(ctx, ReadDrawn, unit, customer, pageSize)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []ReadDrawnRow{}
+	items := []pgtype.UUID{}
 	for rows.Next() {
-		var i ReadDrawnRow
-		if err := rows.Scan(&i.ID, &i.Last); err != nil {
+		var id pgtype.UUID
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

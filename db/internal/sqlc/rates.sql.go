@@ -107,8 +107,8 @@ const AllRateCardVersions = `-- name: AllRateCardVersions :many
 SELECT c.id, c.code, c.unit, c.is_default, u.scale, u.name AS unit_name, v.version, v.effective_at, v.published_at
 FROM rate_cards AS c
 JOIN units AS u ON u.code = c.unit
-JOIN rate_card_versions AS v ON v.card_id = c.id
-WHERE NOT EXISTS (SELECT FROM rate_card_withdrawals AS w WHERE w.card_id = v.card_id AND w.version = v.version)
+LEFT JOIN rate_card_versions AS v ON v.card_id = c.id
+  AND NOT EXISTS (SELECT FROM rate_card_withdrawals AS w WHERE w.card_id = v.card_id AND w.version = v.version)
 ORDER BY c.id, v.version
 `
 
@@ -119,12 +119,13 @@ type AllRateCardVersionsRow struct {
 	IsDefault   bool
 	Scale       int16
 	UnitName    string
-	Version     int32
+	Version     pgtype.Int4
 	EffectiveAt pgtype.Timestamptz
 	PublishedAt pgtype.Timestamptz
 }
 
-// Every version of every card that was not withdrawn, cards together, versions in order; without the documents.
+// Every version of every card that was not withdrawn, cards together, versions in order; without the documents. A card without any is one
+// row without a version.
 func (q *Queries) AllRateCardVersions(ctx context.Context) ([]AllRateCardVersionsRow, error) {
 	rows, err := q.db.Query(ctx, AllRateCardVersions)
 	if err != nil {
