@@ -3,7 +3,6 @@
 package provider
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,8 +21,9 @@ const Currency = "USD"
 type Catalogue struct {
 	providers []*seller
 	byID      map[string]*seller
-	byModel   []*seller // that have a model_match, in order
-	byName    []*seller // that have a provider_match, in order
+	byKey     map[string]*seller // by a model's name in lower case, where that alone tells; nil: it does not
+	byModel   []*seller          // that have a model_match, in order
+	byName    []*seller          // that have a provider_match, in order
 	unusable  faults
 }
 
@@ -49,6 +49,7 @@ type model struct {
 	comments      string
 	prices        []pricing // the last whose condition holds counts; the first when none does
 	unusable      string    // why it cannot be priced; "": it can
+	uncounted     []string  // what it charges besides, for which no unit is known
 }
 
 // pricing is the prices of a model under a condition.
@@ -190,6 +191,8 @@ type Found struct {
 	ContextWindow int64  // tokens; 0: unknown
 	Deprecated    bool
 	Comments      string // on its prices; "": none
+	// Uncounted names what the source has a price of that cannot be computed here. A cost is without it.
+	Uncounted []string
 }
 
 // Find returns the model that a provider means by a reference, such as a dated name. Names of providers and models are taken
@@ -211,7 +214,7 @@ func (c *Catalogue) Find(provider, model string) (Found, error) {
 func (m *model) found(served *seller) Found {
 	return Found{
 		Provider: m.seller.id, ServedBy: served.id, Model: m.id, Name: m.name,
-		ContextWindow: m.contextWindow, Deprecated: m.deprecated, Comments: m.comments,
+		ContextWindow: m.contextWindow, Deprecated: m.deprecated, Comments: m.comments, Uncounted: m.uncounted,
 	}
 }
 
@@ -291,6 +294,9 @@ func (c *Catalogue) sellerOf(model string) (*seller, error) {
 		return nil, credit.Errorf(credit.UnknownProvider, "Neither a provider nor a model is named.")
 	}
 	model = strings.ToLower(model)
+	if s := c.byKey[model]; s != nil {
+		return s, nil
+	}
 	var one *seller
 	for _, s := range c.byModel {
 		switch {
@@ -339,16 +345,29 @@ func (c *Catalogue) compile() {
 	}
 }
 
-// String counts what the catalogue has.
-func (c *Catalogue) String() string {
-	models, priced := 0, 0
+// Coverage is how much of a catalogue's source can be used.
+type Coverage struct {
+	Providers, Models int
+	Whole             int // models whose prices are used as they stand, none at all included
+	Part              int // models with charges that cannot be computed: see [Found].Uncounted
+	None              int // models that are refused when they are to be priced
+}
+
+// Coverage counts what can be used.
+func (c *Catalogue) Coverage() Coverage {
+	n := Coverage{Providers: len(c.providers)}
 	for _, s := range c.providers {
-		models += len(s.models)
+		n.Models += len(s.models)
 		for _, m := range s.models {
-			if m.unusable == "" {
-				priced++
+			switch {
+			case m.unusable != "":
+				n.None++
+			case m.uncounted != nil:
+				n.Part++
+			default:
+				n.Whole++
 			}
 		}
 	}
-	return fmt.Sprintf("%d providers, %d models, %d of them with prices that can be used", len(c.providers), models, priced)
+	return n
 }

@@ -42,8 +42,8 @@ type CostLine struct {
 // reach: they must be more than the tier's start. A model that is charged by the request counts as one request when the usage
 // does not say how many.
 //
-// Refusals are coded unknown_provider, unknown_model, no_rate (the model's prices cannot be used; the detail says why), and
-// invalid_usage: more of a unit than of one around it.
+// Refusals are coded unknown_provider, unknown_model, no_rate (the model's prices cannot be used, or leave open which of two
+// holds; the detail says why), and invalid_usage: more of a unit than of one around it.
 func (c *Catalogue) Cost(provider, model string, u Usage, at time.Time) (Cost, error) {
 	served, err := c.seller(provider, model)
 	if err != nil {
@@ -114,7 +114,11 @@ func (s *priceSet) split(u *Usage) (left [numUnits]int64, err error) {
 		return left, credit.Errorf(credit.InvalidUsage, "There is more within %s than the %s reported.", unit, u.Count(unit))
 	}
 	for unit := range (u.reported &^ s.priced).all {
-		if n := s.nearest[unit]; n >= 0 && u.counts[unit] > u.counts[s.order[n]] {
+		n := s.nearest[unit]
+		if n == several && u.counts[unit] > 0 {
+			return left, credit.Errorf(credit.NoRate, "%s are within several units that each have a price, and have none of their own.", unit)
+		}
+		if n >= 0 && u.counts[unit] > u.counts[s.order[n]] {
 			return left, credit.Errorf(credit.InvalidUsage, "%s %s cannot be within %s %s.", u.Count(unit), unit, u.Count(s.order[n]), s.order[n])
 		}
 	}
