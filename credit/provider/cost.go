@@ -110,15 +110,16 @@ func (s *priceSet) split(u *Usage) (left [numUnits]int64, err error) {
 		u.counts[Requests] = 1
 		u.reported.add(Requests)
 	}
+	for unit := range (u.reported &^ s.priced).all {
+		if s.nearest[unit] == several && u.counts[unit] > 0 {
+			return left, credit.Errorf(credit.NoRate, "%s are within several units that each have a price, and have none of their own.", unit)
+		}
+	}
 	if unit, ok := u.leave(&left, s.priced); !ok {
 		return left, credit.Errorf(credit.InvalidUsage, "There is more within %s than the %s reported.", unit, u.Count(unit))
 	}
 	for unit := range (u.reported &^ s.priced).all {
-		n := s.nearest[unit]
-		if n == several && u.counts[unit] > 0 {
-			return left, credit.Errorf(credit.NoRate, "%s are within several units that each have a price, and have none of their own.", unit)
-		}
-		if n >= 0 && u.counts[unit] > u.counts[s.order[n]] {
+		if n := s.nearest[unit]; n >= 0 && u.counts[unit] > u.counts[s.order[n]] {
 			return left, credit.Errorf(credit.InvalidUsage, "%s %s cannot be within %s %s.", u.Count(unit), unit, u.Count(s.order[n]), s.order[n])
 		}
 	}

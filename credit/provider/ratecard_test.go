@@ -2,6 +2,7 @@ package provider
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,4 +191,139 @@ func tolerance(c Cost) decimal.Decimal {
 		}
 	}
 	return decimal.Zero
+}
+
+func TestRateCardLeavesOut(t *testing.T) {
+	card, err := own(t).RateCard(RateCardTerms{At: noon, CreditPrice: d("1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"google/gemini-quick-none": "no price"}
+	if !knowsWhen() {
+		want["nocturne/night-owl"], want["nocturne/early-bird"] = "time of day", "time of day"
+	}
+	if len(card.LeftOut) != len(want) {
+		t.Errorf("%v", card.LeftOut)
+	}
+	for _, l := range card.LeftOut {
+		if says := want[l.Provider+"/"+l.Model]; says == "" || !strings.Contains(l.String(), says) {
+			t.Errorf("%s", l)
+		}
+	}
+	if card.Until != time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC) {
+		t.Errorf("holds until %s", card.Until)
+	}
+	if later, err := own(t).RateCard(RateCardTerms{At: card.Until, CreditPrice: d("1")}); err != nil || !later.Until.IsZero() || string(later.Document) == string(card.Document) {
+		t.Errorf("%s, %v", later.Until, err)
+	}
+}
+
+// What rate cards by the time of day look like, whether or not they can be published yet.
+func TestRateCardWindows(t *testing.T) {
+	c := own(t)
+	m, err := c.byID["nocturne"].find("early-bird")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := cardBuilder{terms: RateCardTerms{At: noon, CreditPrice: d("1")}, ids: map[string]bool{}, meters: map[string]bool{}}
+	base, windows, until := m.inForce(noon)
+	if base != &m.prices[0] || len(windows) != 1 || windows[0] != &m.prices[1] || !until.IsZero() {
+		t.Fatalf("%v, %v, %s", base, windows, until)
+	}
+	rates, reason := b.set(m, windows[0].standard, "", windows[0].window, false)
+	if reason != "" || len(rates) != 2 || b.doc.TimeZone != "UTC" || rates[0].ID != "nocturne/early-bird/output/20:00" || rates[0].Price != "0.3" ||
+		len(rates[0].When) != 1 || len(rates[0].When[0].Days) != 7 || rates[0].When[0].From != "20:00" || rates[0].When[0].To != "06:00" {
+		t.Errorf("%+v, %s", rates[0], reason)
+	}
+	for _, test := range []struct {
+		a, b window
+		want bool
+	}{
+		{window{1, 5}, window{5, 9}, false}, {window{1, 5}, window{4, 9}, true}, {window{9, 2}, window{2, 9}, false}, {window{9, 2}, window{1, 3}, true}, {window{1, 9}, window{3, 4}, true},
+	} {
+		if test.a.overlaps(&test.b) != test.want || test.b.overlaps(&test.a) != test.want {
+			t.Errorf("%v and %v overlap: %t", test.a, test.b, !test.want)
+		}
+	}
+}
+
+func TestRateCardTerms(t *testing.T) {
+	c := own(t)
+	for name, terms := range map[string]RateCardTerms{
+		"no credit price":        {},
+		"negative credit price":  {CreditPrice: d("-1")},
+		"long credit price":      {CreditPrice: d("0.0000000000001")},
+		"another currency":       {CreditPrice: d("1"), Currency: "EUR"},
+		"too much off":           {CreditPrice: d("1"), Markup: d("-100.01")},
+		"endless markup":         {CreditPrice: d("1"), Markup: d("1e30")},
+		"a meter of other units": {CreditPrice: d("1"), Meter: "pages"},
+		"a meter without a code": {CreditPrice: d("1"), Meter: "Two words"},
+		"no such provider":       {CreditPrice: d("1"), Providers: []string{"openai", "nobody"}},
+		"no such model":          {CreditPrice: d("1"), Models: []string{"gpt-small", "gpt-tiny"}},
+		"another's model":        {CreditPrice: d("1"), Providers: []string{"google"}, Models: []string{"openai/gpt-small"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.RateCard(terms)
+			wantCode(t, err, credit.InvalidRequest)
+		})
+	}
+	card, err := c.RateCard(RateCardTerms{At: noon, CreditPrice: d("0.01"), Markup: d("30"), Models: []string{"openai/gpt-long"}, Meter: "llm_tokens"})
+	if err != nil || card.Rates != 6 || card.LeftOut != nil {
+		t.Fatalf("%+v, %v", card, err)
+	}
+	doc, err := rating.Parse(card.Document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range doc.Rates {
+		got = append(got, r.ID+" "+r.Price.String()+" "+strings.Join(r.Match["context"], ","))
+	}
+	// 2.5 USD with 30 % are 3.25 USD, 325 credits of a cent.
+	want := []string{
+		"openai/gpt-long/output/base 1300 base,above_200k,above_500k",
+		"openai/gpt-long/input/base 325 base", "openai/gpt-long/input/above_200k 650 above_200k", "openai/gpt-long/input/above_500k 975 above_500k",
+		"openai/gpt-long/cache_read/base 32.5 base", "openai/gpt-long/cache_read/above_200k 65 above_200k,above_500k",
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s", strings.Join(got, "\n"))
+	}
+}
+
+// Lines are as fine as what is reported allows.
+func TestLines(t *testing.T) {
+	c := own(t)
+	for name, test := range map[string]struct {
+		provider, model string
+		usage           map[Unit]string
+		dims, lines     string
+	}{
+		"all apart": {"google", "gemini-quick", map[Unit]string{InputTokens: "200000", InputAudioTokens: "500", CacheReadTokens: "100", InputTextTokens: "199500", OutputTokens: "50", OutputReasoningTokens: "30"},
+			"context=above_128k model=gemini-quick provider=google", "tokens/input=199400 tokens/output=20 tokens/cache_read=100 tokens/input_audio=500 tokens/reasoning=30"},
+		"how image and cache overlap is not said": {"google", "gemini-quick", map[Unit]string{InputTokens: "300", InputImageTokens: "258", CacheReadTokens: "200"},
+			"context=base model=gemini-quick provider=google", "tokens/input=42 tokens/input_image=258"},
+		"other meters": {"google", "claude-verse", map[Unit]string{InputTokens: "5", WebSearches: "2", Requests: "1"},
+			"context=base model=claude-verse provider=anthropic served_by=google", "tokens/input=5 tool_calls/web_searches=2"},
+		"calls": {"nocturne", "per-call", map[Unit]string{InputTokens: "5"}, "context=base model=per-call provider=nocturne", "tokens/input=5 requests/requests=1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, err := c.Lines(Extraction{Provider: test.provider, ModelRef: test.model, Usage: usage(t, test.usage)}, noon, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var dims, lines []string
+			for k, v := range m.Dims {
+				dims = append(dims, k+"="+v)
+			}
+			slices.Sort(dims)
+			for _, l := range m.Lines {
+				lines = append(lines, l.Meter+"/"+l.Dims["token_type"]+l.Dims["unit"]+"="+l.Quantity.String())
+			}
+			if strings.Join(dims, " ") != test.dims || strings.Join(lines, " ") != test.lines {
+				t.Errorf("%s: %s", dims, lines)
+			}
+		})
+	}
 }
