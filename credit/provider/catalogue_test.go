@@ -2,7 +2,9 @@ package provider
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -201,4 +203,50 @@ nocturne
 	if gone := Diff(before, &Catalogue{}); len(gone) != len(whole) || len(gone) != 4+12 || gone[0].Kind != Removed || whole[0].Kind != Added || whole[1].Model != "gpt-small" {
 		t.Errorf("%d and %d changes", len(gone), len(whole))
 	}
+}
+
+// One catalogue serves any number of goroutines.
+func TestCatalogueIsShared(t *testing.T) {
+	c := own(t)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 50 {
+				x, err := c.Extract(Response{Body: typical})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if cost, err := c.Cost(x.Provider, x.ModelRef, x.Usage, noon); err != nil || !cost.Total.Equal(d("0.0006528")) {
+					t.Errorf("%s, %v", cost.Total, err)
+				}
+				if _, err := c.Lines(x, noon, ""); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := c.RateCard(RateCardTerms{At: noon, CreditPrice: d("1")}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestSizesAreBounded(t *testing.T) {
+	_, err := ParseGenAIPrices(make([]byte, maxCatalogue+1))
+	wantCode(t, err, credit.InvalidRequest)
+	_, err = ParseLiteLLM(make([]byte, maxCatalogue+1))
+	wantCode(t, err, credit.InvalidRequest)
+	_, err = own(t).Extract(Response{Provider: "openai", Body: make([]byte, maxBody+1)})
+	wantCode(t, err, credit.InvalidRequest)
+	deep := strings.Repeat("[", 1_000) + strings.Repeat("]", 1_000)
+	_, err = ParseGenAIPrices([]byte(deep))
+	wantCode(t, err, credit.InvalidRequest)
+	var many strings.Builder
+	many.WriteString(`{`)
+	for i := range maxModels + 1 {
+		fmt.Fprintf(&many, `"m%d":{},`, i)
+	}
+	_, err = ParseLiteLLM([]byte(strings.TrimSuffix(many.String(), ",") + `}`))
+	wantCode(t, err, credit.InvalidRequest)
 }

@@ -384,7 +384,7 @@ func (r *genaiReader) number(at int, p pointer) decimal.Decimal {
 // Bounds of prices: far wider than any in use, and narrow enough to compute with.
 const (
 	maxPriceDigits = 30
-	maxPricePlaces = 24
+	maxPricePlaces = 30
 )
 
 // readPrice reads a JSON number exactly.

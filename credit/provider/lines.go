@@ -38,8 +38,8 @@ type Metered struct {
 // what was cached or heard, output without reasoning. Priced on a [Catalogue.RateCard] without markup they cost what [Catalogue.Cost]
 // says for the same instant.
 //
-// meter is that of tokens; "" is [DefaultMeter]. What is text is not divided from the rest unless it has a price: it is the rest. A unit that is reported and cannot be
-// divided from one around it, because the report does not say how they overlap, stays a part of that.
+// meter is that of tokens; "" is [DefaultMeter]. What is text is not divided from the rest unless it has a price: it is the rest. A unit
+// that is reported and cannot be divided from one around it, because the report does not say how they overlap, stays a part of that.
 //
 // Refusals are those of Cost.
 func (c *Catalogue) Lines(x Extraction, at time.Time, meter string) (Metered, error) {

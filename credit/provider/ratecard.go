@@ -23,7 +23,7 @@ type RateCardTerms struct {
 	Markup      decimal.Decimal // percent on the cost; 30 makes 1.30 of 1.00; from -100
 	CreditPrice decimal.Decimal // what a credit is worth, above 0
 	Currency    string          // of CreditPrice; "": USD, and no other is possible, since the catalogue's prices are in USD
-	Providers   []string        // ids; nil: all
+	Providers   []string        // ids of those whose prices are wanted; nil: all
 	Models      []string        // ids, or provider/id; nil: all
 	Meter       string          // of tokens; "": [DefaultMeter]
 }
@@ -66,7 +66,7 @@ type (
 	cardRate struct {
 		ID    string              `json:"id"`
 		Meter string              `json:"meter"`
-		Match map[string][]string `json:"match"`
+		Match map[string][]string `json:"match,omitempty"`
 		When  []cardWindow        `json:"when,omitempty"`
 		Price string              `json:"price"`
 		Per   string              `json:"per"`
@@ -84,7 +84,7 @@ var everyDay = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
 var knowsWhen = sync.OnceValue(func() bool {
 	b, err := json.Marshal(cardDocument{
 		TimeZone: "UTC", Meters: []cardMeter{{Code: "m", Aggregation: "sum"}},
-		Rates: []*cardRate{{ID: "r", Meter: "m", Match: map[string][]string{}, When: []cardWindow{{Days: everyDay, From: "08:00", To: "18:00"}}, Price: "1", Per: "1"}},
+		Rates: []*cardRate{{ID: "r", Meter: "m", When: []cardWindow{{Days: everyDay, From: "08:00", To: "18:00"}}, Price: "1", Per: "1"}},
 	})
 	if err != nil {
 		return false
@@ -125,9 +125,11 @@ func (t *RateCardTerms) check() error {
 	case t.Currency != "" && t.Currency != Currency:
 		return credit.Invalid("/currency", "Providers' prices are in %s; a credit's worth in %.12q cannot be compared with them.", Currency, t.Currency)
 	case !t.CreditPrice.IsPositive() || outOfBounds(t.CreditPrice):
-		return credit.Invalid("/credit_price", "A credit's worth is more than 0, with at most %d digits before and %d after the point.", maxPriceWhole, maxPriceDecimal)
+		return credit.Invalid("/credit_price", "A credit's worth is more than 0, with at most %d digits before and %d after the point.",
+			maxPriceWhole, maxPriceDecimal)
 	case t.Markup.LessThan(decimal.New(-100, 0)) || outOfBounds(t.Markup.Abs()):
-		return credit.Invalid("/markup", "A markup is a percentage from -100, with at most %d digits before and %d after the point.", maxPriceWhole, maxPriceDecimal)
+		return credit.Invalid("/markup", "A markup is a percentage from -100, with at most %d digits before and %d after the point.",
+			maxPriceWhole, maxPriceDecimal)
 	case f != tokens && slices.ContainsFunc(units[:], func(i unitInfo) bool { return i.family == f }):
 		return credit.Invalid("/meter", "The meter %q is that of what is no tokens.", t.Meter)
 	}
@@ -387,7 +389,8 @@ func (b *cardBuilder) finish() (RateCard, error) {
 	}
 	b.card.Rates = len(b.doc.Rates)
 	if b.card.Rates > maxRates {
-		return RateCard{}, credit.Errorf(credit.InvalidRequest, "The prices would make %d rates, and a rate card has at most %d: choose providers or models.", b.card.Rates, maxRates)
+		return RateCard{}, credit.Errorf(credit.InvalidRequest,
+			"The prices would make %d rates, and a rate card has at most %d: choose providers or models.", b.card.Rates, maxRates)
 	}
 	if b.doc.Rates == nil {
 		b.doc.Meters, b.doc.Rates = []cardMeter{}, []*cardRate{}

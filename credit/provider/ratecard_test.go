@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -325,5 +326,22 @@ func TestLines(t *testing.T) {
 				t.Errorf("%s: %s", dims, lines)
 			}
 		})
+	}
+}
+
+// What the probe for prices by the time of day asks for is refused for that alone, or not at all.
+func TestKnowsWhen(t *testing.T) {
+	_, err := rating.Parse([]byte(`{"time_zone":"UTC","meters":[{"code":"m","aggregation":"sum","description":""}],
+	  "rates":[{"id":"r","meter":"m","when":[{"days":["mon"],"from":"08:00","to":"18:00"}],"price":"1","per":"1"}]}`))
+	if (err == nil) != knowsWhen() {
+		t.Errorf("known: %t, and %v", knowsWhen(), err)
+	}
+	var e *credit.Error
+	if errors.As(err, &e) {
+		for _, i := range e.Issues {
+			if i.Pointer != "/time_zone" && i.Pointer != "/rates/0/when" {
+				t.Errorf("%s: %s", i.Pointer, i.Detail)
+			}
+		}
 	}
 }
