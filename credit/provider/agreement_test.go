@@ -84,8 +84,17 @@ func TestAgreement(t *testing.T) {
 	if err := json.Unmarshal(shared(t, "data/genai-prices/usages.json"), &responses); err != nil {
 		t.Fatal(err)
 	}
+	card, err := c.RateCard(RateCardTerms{At: pricedAt, CreditPrice: d("1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, cardID := book(t, card.Document)
+	left := map[string]bool{}
+	for _, l := range card.LeftOut {
+		left[l.Provider+"/"+l.Model] = true
+	}
 	type flavour struct{ provider, flavour string }
-	var agreeing, extractions, prices, unknown, refused int
+	var agreeing, extractions, prices, onCard, unknown, refused, found, ambiguous int
 	for i, r := range responses {
 		ok := true
 		fault := func(format string, args ...any) { ok = false; t.Errorf(format, args...) }
@@ -121,9 +130,40 @@ func TestAgreement(t *testing.T) {
 						total = *by.TotalPrice
 					}
 					if !cost.Input.Equal(*by.InputPrice) || !cost.Output.Equal(*by.OutputPrice) || !cost.Total.Equal(total) {
-						fault("response %d, %v: costs %s + %s, in all %s, not %s + %s, in all %s", i, f, cost.Input, cost.Output, cost.Total, by.InputPrice, by.OutputPrice, total)
+						fault("response %d, %v: costs %s + %s, in all %s, not %s + %s, in all %s",
+							i, f, cost.Input, cost.Output, cost.Total, by.InputPrice, by.OutputPrice, total)
+					}
+					lines, err := c.Lines(x, pricedAt, "")
+					if err != nil {
+						fault("response %d, %v: %v", i, f, err)
+					} else if !left[cost.Provider+"/"+cost.Model] {
+						onCard++
+						if credits, err := priceAll(b, cardID, lines, pricedAt); err != nil || !credits.Equal(total) {
+							fault("response %d, %v: %v on the card, not %s: %v", i, f, credits, total, err)
+						}
 					}
 				}
+			}
+		}
+		// A flavour that is not named is found, or refused as open; it is never one that reads something else.
+		byProvider := map[string][]map[string]int64{}
+		for _, e := range r.Extracted {
+			for _, by := range e.Extractors {
+				byProvider[by.ProviderID] = append(byProvider[by.ProviderID], e.Usage)
+			}
+		}
+		for provider, usages := range byProvider {
+			x, err := c.Extract(Response{Provider: provider, Body: r.Body})
+			switch code := credit.CodeOf(err); {
+			case code == credit.UnknownFlavour:
+				ambiguous++
+			case err != nil && code != credit.UnknownModel:
+				fault("response %d, %s: %v", i, provider, err)
+			case slices.ContainsFunc(flavoursOf[provider], func(e *extractor) bool { return e.flavour == x.Flavour }):
+			case !slices.ContainsFunc(usages, func(u map[string]int64) bool { return maps.Equal(u, counts(&x.Usage)) }):
+				fault("response %d, %s: found %s, which reads %v", i, provider, x.Flavour, counts(&x.Usage))
+			default:
+				found++
 			}
 		}
 		for _, s := range c.providers {
@@ -140,7 +180,9 @@ func TestAgreement(t *testing.T) {
 			agreeing++
 		}
 	}
-	t.Logf("%d of %d responses agree: %d extractions, %d prices, %d without a price in the catalogue, %d flavours rightly refused", agreeing, len(responses), extractions, prices, unknown, refused)
+	t.Logf("%d of %d responses agree: %d extractions, %d prices, %d without a price in the catalogue, %d flavours rightly refused",
+		agreeing, len(responses), extractions, prices, unknown, refused)
+	t.Logf("%d of these prices also as lines on the ready card; without a flavour named %d are found, %d refused as open", onCard, found, ambiguous)
 }
 
 func counts(u *Usage) map[string]int64 {
