@@ -32,7 +32,7 @@ type CostLine struct {
 	Quantity   decimal.Decimal // of Unit without what is charged by a line of its own
 	Price, Per decimal.Decimal // USD for Per of the unit
 	Above      int64           // the price is that of requests with more input tokens than this; 0: that of all others
-	Cost       decimal.Decimal // Quantity * Price / Per; one without finite decimal is rounded half to even to CostPlaces
+	Cost       decimal.Decimal // Quantity * Price / Per; one without finite decimal is rounded to CostPlaces
 }
 
 // Cost says what a usage costs at an instant. Each unit that has a price is charged without the units within it that have one of
@@ -186,7 +186,7 @@ func (s *sum) plus(t sum) {
 	}
 }
 
-// decimal returns the sum, rounded half to even to CostPlaces if it has no finite decimal.
+// decimal returns the sum, rounded to CostPlaces if it has no finite decimal.
 func (s *sum) decimal() decimal.Decimal {
 	if s.hours.IsZero() {
 		return s.whole
@@ -194,8 +194,8 @@ func (s *sum) decimal() decimal.Decimal {
 	return perHour(s.whole.Mul(decimal.New(3_600, 0)).Add(s.hours))
 }
 
-// perHour returns n / 3600, rounded half to even to CostPlaces if that has no finite decimal. 3600 is 9 * 400, and only the 9 can
-// make it endless.
+// perHour returns n / 3600, rounded to CostPlaces if that has no finite decimal. 3600 is 9 * 400, and only the 9 can make it
+// endless; what is endless is never half-way between two decimals.
 func perHour(n decimal.Decimal) decimal.Decimal {
 	nine, exponent := big.NewInt(9), n.Exponent()-4
 	num := n.Coefficient()
@@ -211,7 +211,7 @@ func perHour(n decimal.Decimal) decimal.Decimal {
 		den.Mul(den, new(big.Int).Exp(big.NewInt(10), big.NewInt(-shift), nil))
 	}
 	quo.QuoRem(num, den, rest)
-	if c := rest.Lsh(rest, 1).Cmp(den); c > 0 || c == 0 && quo.Bit(0) == 1 {
+	if rest.Lsh(rest, 1).Cmp(den) > 0 {
 		quo.Add(quo, big.NewInt(1))
 	}
 	return decimal.NewFromBigInt(quo, -CostPlaces)

@@ -46,6 +46,7 @@ func TestCost(t *testing.T) {
 		"reasoning":              {"google", "gemini-quick", noon, counts{InputTokens: "900", InputAudioTokens: "500", CacheReadTokens: "100", OutputTokens: "50", OutputReasoningTokens: "30"}, "0.00062", "0.00014", "0.00076", ""},
 		"seconds":                {"openai", "scribe", noon, counts{InputAudioSeconds: "36"}, "0.0037", "0", "0.0037", ""},
 		"seconds without end":    {"openai", "scribe", noon, counts{InputAudioSeconds: "12.5"}, "0.001284722222222222222222", "0", "0.001284722222222222222222", ""},
+		"seconds, rounded up":    {"openai", "scribe", noon, counts{InputAudioSeconds: "20"}, "0.002055555555555555555556", "0", "0.002055555555555555555556", ""},
 		"by the call":            {"nocturne", "per-call", noon, tokens("10", "5"), "0.00001", "0.000005", "0.005015", ""},
 		"by calls":               {"nocturne", "per-call", noon, counts{InputTokens: "10", OutputTokens: "5", Requests: "3"}, "0.00001", "0.000005", "0.015015", ""},
 		"searches and pages":     {"nocturne", "ranker", noon, counts{RerankSearches: "3", InputDocumentPages: "2"}, "0.003", "0", "0.009", ""},

@@ -307,7 +307,9 @@ func TestLines(t *testing.T) {
 			"context=base model=gemini-quick provider=google", "tokens/input=42 tokens/input_image=258"},
 		"other meters": {"google", "claude-verse", map[Unit]string{InputTokens: "5", WebSearches: "2", Requests: "1"},
 			"context=base model=claude-verse provider=anthropic served_by=google", "tokens/input=5 tool_calls/web_searches=2"},
-		"calls": {"nocturne", "per-call", map[Unit]string{InputTokens: "5"}, "context=base model=per-call provider=nocturne", "tokens/input=5 requests/requests=1"},
+		"at a tier's start": {"openai", "gpt-long", map[Unit]string{InputTokens: "500000"}, "context=above_200k model=gpt-long provider=openai", "tokens/input=500000"},
+		"above it":          {"openai", "gpt-long", map[Unit]string{InputTokens: "500001"}, "context=above_500k model=gpt-long provider=openai", "tokens/input=500001"},
+		"calls":             {"nocturne", "per-call", map[Unit]string{InputTokens: "5"}, "context=base model=per-call provider=nocturne", "tokens/input=5 requests/requests=1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := c.Lines(Extraction{Provider: test.provider, ModelRef: test.model, Usage: usage(t, test.usage)}, noon, "")
