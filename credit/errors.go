@@ -28,7 +28,12 @@ const (
 	InsufficientCredits Code = "insufficient_credits"
 	NotEntitled         Code = "not_entitled" // credits are there, but none of them may serve this
 	NoRate              Code = "no_rate"
-	NoFXRate            Code = "no_fx_rate"       // no exchange rate that is fresh enough
+	NoFXRate            Code = "no_fx_rate" // no exchange rate that is fresh enough
+	UnknownProvider     Code = "unknown_provider"
+	UnknownFlavour      Code = "unknown_flavour" // of a provider's response
+	UnknownModel        Code = "unknown_model"
+	NoUsage             Code = "no_usage"         // a provider's response does not say what was used
+	InvalidUsage        Code = "invalid_usage"    // what it says cannot be
 	RequestMismatch     Code = "request_mismatch" // the idempotency key was used for another request
 	TooOld              Code = "too_old"
 	InFuture            Code = "in_future"
