@@ -3,7 +3,6 @@ package rating_test
 import (
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -691,12 +690,12 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// A million events of a third of a step cost what their sum costs.
+// Events of a third of a step cost what their sum costs.
 func TestCarryOfManyTinyEvents(t *testing.T) {
 	c := countedBy(t, strings.Replace(withRate(`"price": "1", "per": "3000000"`), `{"meters"`, `{"rounding": "carry", "meters"`, 1))
 	var charged credit.Amount
 	u := rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1")}}
-	const events = 1_000_000
+	const events = 300_000
 	for range events {
 		p, err := c.book.Price(credit.RateCardID{}, 0, u, c.state, nil)
 		if err != nil {
@@ -705,18 +704,11 @@ func TestCarryOfManyTinyEvents(t *testing.T) {
 		c.state.Apply(p.Changes)
 		charged += p.Total
 	}
-	if charged != 333_333 || len(c.state) != 1 {
+	if charged != 100_000 || len(c.state) != 0 {
 		t.Errorf("%d steps, and left is %v", charged, c.state)
 	}
-	exact := new(big.Rat).SetFrac64(events, 3)
-	for k, counter := range c.state {
-		left, ok := new(big.Rat).SetString(counter.String())
-		if !ok || k.String() != standard.String()+" rest calls 1" {
-			t.Fatal(k, counter)
-		}
-		left.Mul(left, power10(6))
-		if left.Add(left, new(big.Rat).SetInt64(int64(charged))).Cmp(exact) != 0 {
-			t.Errorf("%s is left", counter)
-		}
+	p, err := c.book.Price(credit.RateCardID{}, 0, u, c.state, nil)
+	if err != nil || p.Total != 0 || len(p.Changes) != 1 || p.Changes[0].Key.String() != standard.String()+" rest calls 1" || p.Changes[0].Counter.String() != "1/3000000" {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
