@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +66,19 @@ func TestParse(t *testing.T) {
 	}
 	if r := d.Rates[8]; !r.Match.General() || !r.Price.IsZero() || r.Per.String() != "1" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The README's document is one.
+func TestParseOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, doc, _ := strings.Cut(string(readme), "```json\n")
+	doc, _, ok := strings.Cut(doc, "```")
+	if d, err := rating.Parse([]byte(doc)); !ok || err != nil || len(d.Rates) != 8 || d.Needs() != (rating.Needs{State: true, Rates: true, Costs: true}) {
+		t.Errorf("%v", err)
 	}
 }
 

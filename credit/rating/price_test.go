@@ -476,6 +476,21 @@ func TestPriceAllocatesLittle(t *testing.T) {
 	}
 }
 
+func TestPriceOverAPeriodAllocatesLittle(t *testing.T) {
+	b := bookOf(t, overMonth(sixDimensions(2_000, "1000000")))
+	u := rating.Usage{At: noon, Dims: benchmarkDims, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1234, 0)}}}
+	state := rating.Counters{}
+	if allocs := testing.AllocsPerRun(100, func() {
+		p, err := b.Price(credit.RateCardID{}, 0, u, state, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state.Apply(p.Changes)
+	}); allocs >= 5 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
 // For the race detector: one book, many goroutines, and a new version put in its place while they price.
 func TestPriceConcurrently(t *testing.T) {
 	doc := []byte(example)
