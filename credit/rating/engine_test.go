@@ -267,6 +267,17 @@ func TestPriceChangeInMidPeriod(t *testing.T) {
 	}
 }
 
+// A version without tiers in between counts for the tiers of the one after it.
+func TestVersionWithoutTiersCounts(t *testing.T) {
+	tiers := withRate(`"model": "graduated", "over": "month", "tiers": [{"up_to": "10", "price": "3"}, {"price": "1"}]`)
+	c := countedBy(t, tiers, withRate(`"over": "month", "price": "2"`), tiers)
+	for i, s := range []struct{ q, want string }{{"6", "18"}, {"6", "12"}, {"6", "6"}} {
+		if got := c.costs(noon.Add(time.Duration(i)*time.Hour), s.q); got != s.want {
+			t.Errorf("version %d: %s costs %s, want %s", i+1, s.q, got, s.want)
+		}
+	}
+}
+
 func TestSharedCounter(t *testing.T) {
 	c := countedBy(t, withRates(`
 		{"id": "in", "meter": "calls", "match": {"type": ["in"]}, "over": "day", "counter": "tokens", "model": "graduated", "tiers": [{"up_to": "10", "price": "1"}, {"price": "0.5"}]},
@@ -650,7 +661,7 @@ func TestNeeds(t *testing.T) {
 		want rating.Needs
 	}{
 		{example, rating.Needs{}},
-		{withRate(`"price": "1", "over": "month"`), rating.Needs{}}, // nothing to count: parts cost the same
+		{withRate(`"price": "1", "over": "month"`), rating.Needs{State: true}}, // another version may have tiers
 		{withRate(`"price": "1", "over": "month", "free": "1"`), rating.Needs{State: true}},
 		{withRate(`"price": "1", "free": "1"`), rating.Needs{}},
 		{strings.Replace(withRates(""), `{"meters"`, `{"rounding": "carry", "meters"`, 1), rating.Needs{State: true}},

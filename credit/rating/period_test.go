@@ -214,14 +214,11 @@ func (c periodCard) charge(events []periodEvent) *big.Rat {
 
 func drawPeriodCard(t *rapid.T, aggregations ...string) periodCard {
 	c := periodCard{aggregation: rapid.SampledFrom(aggregations).Draw(t, "aggregation")}
-	models := []string{"package", "graduated", "volume"}
-	if c.aggregation == "max" || c.aggregation == "unique" {
-		models = append(models, "per_unit")
-	}
+	models := []string{"per_unit", "package", "graduated", "volume"}
 	for range rapid.IntRange(1, 4).Draw(t, "versions") {
 		in := drawPrice(t, models...)
 		out := drawPrice(t, in.Model)
-		if in.Model != "per_unit" && len(models) == 3 && rapid.Bool().Draw(t, "free") {
+		if (c.aggregation == "sum" || c.aggregation == "count") && rapid.Bool().Draw(t, "free") {
 			in.Free = "2.25"
 			out.Free = in.Free
 		}
