@@ -344,10 +344,20 @@ func appendPricing(b []byte, p *rating.Priced, scale int) []byte {
 		}
 		b = append(b, `,"quantity":"`...)
 		b = append(b, l.Quantity.String()...)
-		b = append(b, `","price":"`...)
-		b = append(b, l.Price.String()...)
-		b = append(b, `","per":"`...)
-		b = append(b, l.Per.String()...)
+		if l.Model != rating.PerUnit {
+			b = append(b, `","model":"`...)
+			b = append(b, l.Model...)
+		}
+		if l.Model == rating.PerUnit || l.Model == rating.Package {
+			b = append(b, `","price":"`...)
+			b = append(b, l.Price.String()...)
+			b = append(b, `","per":"`...)
+			b = append(b, l.Per.String()...)
+		}
+		if l.Currency != "" {
+			b = append(b, `","currency":"`...)
+			b = append(b, l.Currency...)
+		}
 		b = append(b, `","cost":"`...)
 		b = append(b, l.Cost.String()...)
 		b = append(b, `"}`...)

@@ -45,8 +45,10 @@ type LineDocument struct {
 	Meter      string            `json:"meter"`
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	Quantity   string            `json:"quantity"`
-	Price      string            `json:"price"`
-	Per        string            `json:"per"`
+	Model      string            `json:"model,omitempty"`    // the rate's; none: per_unit
+	Price      string            `json:"price,omitempty"`    // none: the rate has tiers or goes by cost
+	Per        string            `json:"per,omitempty"`      // with Price
+	Currency   string            `json:"currency,omitempty"` // of the rate's prices; none: credits
 	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded
 }
 
