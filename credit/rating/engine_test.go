@@ -222,6 +222,21 @@ func TestAggregations(t *testing.T) {
 	}
 }
 
+// Many counters in one usage: each line sees what all before it have counted.
+func TestManyCounters(t *testing.T) {
+	c := countedBy(t, `{"meters": [{"code": "users", "aggregation": "unique", "unique_by": "user", "period": "day"}], "rates": [{"id": "user", "meter": "users", "price": "1"}]}`)
+	u := rating.Usage{At: noon}
+	for i := range 300 {
+		u.Lines = append(u.Lines, line("users", "1", "user", fmt.Sprint("u", i%100)))
+	}
+	if p, err := c.charge(u); err != nil || p.Total.Format(6) != "100" || len(p.Changes) != 101 || p.Lines[299].After.String() != "100" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if p, err := c.charge(u); err != nil || p.Total != 0 || p.Changes != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // The total of a usage can be below 0.
 func TestTotalBelowNothing(t *testing.T) {
 	c := countedBy(t, withRate(`"model": "volume", "over": "month", `+tierFields))
