@@ -49,7 +49,7 @@ type LineDocument struct {
 	Price      string            `json:"price,omitempty"`    // none: the rate has tiers or goes by cost
 	Per        string            `json:"per,omitempty"`      // with Price
 	Currency   string            `json:"currency,omitempty"` // of the rate's prices; none: credits
-	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded
+	Cost       string            `json:"cost"`               // exact credits, before the event's total is rounded
 }
 
 // DrawDocument is one grant's share.
