@@ -93,7 +93,7 @@ func TestTiersOverAMonthAreExactUnderConcurrency(t *testing.T) {
 	w.Service = w.Start(t, balance.Config{})
 	r := receiptOf(t, w.Do(t, images(w, c, 5, time.Time{})))
 	line := r.Pricing[0].Lines[0]
-	if line.Counter == nil || line.Counter.Before != fmt.Sprint(total) || line.Counter.After != fmt.Sprint(total+5) || line.Model != rating.Graduated {
+	if line.Counter == nil || line.Counter.Before != fmt.Sprint(total) || line.Counter.After != fmt.Sprint(total+5) || line.Model != string(rating.Graduated) {
 		t.Errorf("%+v", line)
 	}
 	mustVerify(t, w, c)

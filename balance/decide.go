@@ -418,10 +418,20 @@ func appendPricing(b []byte, p *rating.Priced, scale int) []byte {
 		}
 		b = append(b, `,"quantity":"`...)
 		b = append(b, l.Quantity.String()...)
-		b = append(b, `","price":"`...)
-		b = append(b, l.Price.String()...)
-		b = append(b, `","per":"`...)
-		b = append(b, l.Per.String()...)
+		if l.Model != rating.PerUnit {
+			b = append(b, `","model":"`...)
+			b = append(b, l.Model...)
+		}
+		if l.Model == rating.PerUnit || l.Model == rating.Package {
+			b = append(b, `","price":"`...)
+			b = append(b, l.Price.String()...)
+			b = append(b, `","per":"`...)
+			b = append(b, l.Per.String()...)
+		}
+		if l.Currency != "" {
+			b = append(b, `","currency":"`...)
+			b = append(b, l.Currency...)
+		}
 		b = append(b, `","cost":"`...)
 		b = append(b, l.Cost.String()...)
 		b = append(b, '"')
@@ -433,12 +443,6 @@ func appendPricing(b []byte, p *rating.Priced, scale int) []byte {
 
 // appendPricedBy writes what a line has only by rates that are more than a price.
 func appendPricedBy(b []byte, l *rating.PricedLine) []byte {
-	if l.Model != rating.PerUnit {
-		b = append(append(append(b, `,"model":"`...), l.Model...), '"')
-	}
-	if l.Currency != "" {
-		b = append(append(append(b, `,"currency":"`...), l.Currency...), '"')
-	}
 	if !l.CardID.IsZero() {
 		b = append(append(append(b, `,"rate_card":"`...), l.CardCode...), `","version":`...)
 		b = strconv.AppendInt(b, int64(l.Version), 10)

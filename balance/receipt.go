@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
-	"github.com/tallystick/tallystick/credit/rating"
 )
 
 // The documents below are what operations answer and what is kept as their receipts, so their JSON is part of the ledger: fields are
@@ -84,21 +83,20 @@ type LineDocument struct {
 	Meter      string            `json:"meter"`
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	Quantity   string            `json:"quantity"`
-	Price      string            `json:"price"`
-	Per        string            `json:"per"`
-	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded; below 0 when earlier usage becomes cheaper
-
-	Model    rating.Model     `json:"model,omitempty"`     // left out: per_unit. Tiered ones have no one price: 0 per 1
-	Currency string           `json:"currency,omitempty"`  // of price; left out: credits
-	RateCard string           `json:"rate_card,omitempty"` // the extended card that priced the line, and its version
-	Version  int              `json:"version,omitempty"`
-	Counter  *CounterDocument `json:"counter,omitempty"`
-	FX       []FXDocument     `json:"fx,omitempty"`
+	Model      string            `json:"model,omitempty"`     // the rate's; none: per_unit
+	Price      string            `json:"price,omitempty"`     // none: the rate has tiers or goes by cost
+	Per        string            `json:"per,omitempty"`       // with Price
+	Currency   string            `json:"currency,omitempty"`  // of the rate's prices; none: credits
+	Cost       string            `json:"cost"`                // exact credits, before the event's total is rounded; below 0 when earlier usage becomes cheaper
+	RateCard   string            `json:"rate_card,omitempty"` // the extended card that priced the line; none: the usage's own
+	Version    int               `json:"version,omitempty"`   // with RateCard
+	Counter    *CounterDocument  `json:"counter,omitempty"`
+	FX         []FXDocument      `json:"fx,omitempty"`
 }
 
 // CounterDocument is what a rate's counter of a period stood at when a line was priced.
 type CounterDocument struct {
-	Key    string `json:"key"` // as [rating.CounterKey] writes it
+	Key    string `json:"key"` // as the rating package writes it
 	Before string `json:"before"`
 	After  string `json:"after"`
 }

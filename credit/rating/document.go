@@ -392,6 +392,9 @@ func (p *parser) checkRates(d *Document, at []pointer, metersOK bool) {
 			d.meters[m.Code] = p.index(d, byMeter[m.Code], at)
 		}
 	}
+	if len(p.weeks) > maxTimetables {
+		p.faultAt("/rates", "The rates have more than %d different lists of windows.", maxTimetables)
+	}
 }
 
 // checkMeter looks for what a rate asks for that its meter's aggregation does not admit, and gives it the meter's period.
@@ -427,8 +430,7 @@ func (p *parser) index(d *Document, rates []int, at []pointer) *meterIndex {
 		}
 	}
 	if len(p.weeks) > maxTimetables {
-		p.faultAt("/rates", "The rates have more than %d different lists of windows.", maxTimetables)
-		return m
+		return m // refused
 	}
 	m.ambiguities(func(earlier, later int) {
 		i, j := rates[earlier], rates[later]

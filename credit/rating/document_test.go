@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +34,20 @@ const example = `{
   ]
 }`
 
+// everything has each field of a document at least once.
+const everything = `{"time_zone": "Europe/Berlin", "credit_value": {"price": "0.01", "currency": "USD"}, "rounding": "carry",
+  "meters": [{"code": "calls"}, {"code": "events", "aggregation": "count"}, {"code": "seats", "aggregation": "max", "period": "month"},
+    {"code": "users", "aggregation": "unique", "unique_by": "user", "period": "day"}, {"code": "images"}],
+  "rates": [
+    {"id": "a", "meter": "calls", "model": "graduated", "over": "month", "counter": "c", "free": "5", "tiers": [{"up_to": "10", "price": "2", "per": "3", "flat": "1"}, {"price": "1"}]},
+    {"id": "b", "meter": "calls", "model": "package", "price": "2", "per": "10", "match": {"a": ["x"]}, "minimum": "1", "maximum": "9"},
+    {"id": "c", "meter": "calls", "price": "2", "currency": "USD", "match": {"a": ["x"]}, "when": [{"days": ["mon", "sun"], "from": "22:00", "to": "06:00"}]},
+    {"id": "d", "meter": "events", "price": "2", "per": "7"},
+    {"id": "e", "meter": "seats", "model": "volume", "tiers": [{"up_to": "3", "price": "4"}, {"price": "1"}]},
+    {"id": "f", "meter": "users", "price": "3"},
+    {"id": "g", "meter": "images", "model": "cost_plus", "percent": "12.5"}],
+  "matrices": [{"id": "images", "meter": "images", "dimensions": ["size", "quality"], "per": "2", "match": {"m": ["n"]}, "currency": "EUR", "prices": {"large": {"hd": "3", "sd": "1"}}}]}`
+
 func TestParse(t *testing.T) {
 	d, err := rating.Parse([]byte(example))
 	if err != nil {
@@ -51,6 +66,19 @@ func TestParse(t *testing.T) {
 	}
 	if r := d.Rates[8]; !r.Match.General() || !r.Price.IsZero() || r.Per.String() != "1" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The README's document is one.
+func TestParseOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, doc, _ := strings.Cut(string(readme), "```json\n")
+	doc, _, ok := strings.Cut(doc, "```")
+	if d, err := rating.Parse([]byte(doc)); !ok || err != nil || len(d.Rates) != 8 || d.Needs() != (rating.Needs{State: true, Rates: true, Costs: true}) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -392,6 +420,7 @@ func TestParseFindsAmbiguityAmongMany(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
+	f.Add([]byte(everything))
 	f.Add(sixDimensions(3, "3600"))
 	f.Add(wide(4, 3))
 	f.Add([]byte(withRate(`"price": "1", "match": {"a/b~\u0063": ["\ud800", "x"], "": [""]}, "per": "0.0"`)))

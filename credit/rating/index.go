@@ -51,15 +51,13 @@ func (r *compiledRate) specificity() int {
 func (r *compiledRate) finish(m Meter) {
 	r.curve = newCurve(&r.Rate)
 	r.kind, r.uniqueBy = Kind(m.Aggregation), m.UniqueBy
-	// Without tiers, packages and something free, parts cost the same wherever in the period they lie.
-	linear := r.Model == PerUnit && r.Free.IsZero() && m.Period == ""
-	r.counts = r.Over != Event && !linear
+	r.counts = r.Over != Event
 	r.minimum = numberOf(r.Minimum)
 	if r.Maximum != nil {
 		n := numberOf(*r.Maximum)
 		r.maximum = &n
 	}
-	r.plain = linear && m.Aggregation == Sum && r.Currency == "" && r.Minimum.IsZero() && r.Maximum == nil
+	r.plain = r.Model == PerUnit && !r.counts && m.Aggregation == Sum && r.Free.IsZero() && r.Currency == "" && r.Minimum.IsZero() && r.Maximum == nil
 }
 
 // need is what a rate asks of one dimension.

@@ -149,7 +149,7 @@ func (b *Book) Price(id credit.RateCardID, version int, u Usage, state State, ra
 }
 
 // Keys lists the counters that pricing a usage asks its State for, each once, in the order of [CounterKey.Compare]; nil when none. They
-// depend on the version: grants at locked versions need the keys of each. Refusals are those of [Book.Price].
+// depend on the version: grants at locked versions need the keys of each. Refusals are among those of [Book.Price].
 func (b *Book) Keys(id credit.RateCardID, version int, u Usage) ([]CounterKey, error) {
 	p := pricing{book: b, usage: u}
 	c, v, err := p.begin(id, version)
