@@ -162,7 +162,10 @@ func (s *Server) checkDraft(ctx context.Context, c *call) error {
 	}
 	doc := checkDocument{Faults: []credit.Issue{}}
 	parsed, err := rating.Parse(d.Document)
-	if err == nil {
+	if err == nil && parsed.Extends.Card != "" {
+		if err := s.service.ReloadBook(ctx); err != nil { // the other card may have been made just now
+			return err
+		}
 		err = s.service.Books().CheckPublish(card.ID, parsed)
 	}
 	var e *credit.Error

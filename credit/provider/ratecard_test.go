@@ -88,7 +88,7 @@ func book(t testing.TB, doc []byte) (*rating.Book, credit.RateCardID) {
 func priceAll(b *rating.Book, id credit.RateCardID, m Metered, at time.Time) (decimal.Decimal, error) {
 	total := decimal.Zero
 	for _, l := range m.Lines {
-		p, err := b.Price(id, 0, rating.Usage{At: at, Lines: []rating.Line{l}, Dims: m.Dims})
+		p, err := b.Price(id, 0, rating.Usage{At: at, Lines: []rating.Line{l}, Dims: m.Dims}, nil, nil)
 		if err != nil {
 			return total, err
 		}
