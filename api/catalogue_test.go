@@ -180,6 +180,7 @@ func TestRateCards(t *testing.T) {
 	// A receipt says what a rate with tiers is, and no price that it does not have.
 	w.admin(t, "POST", "/v1/rate_cards/gold/versions", object{"document": object{"credit_value": object{"price": "0.5", "currency": "USD"}, "meters": []object{{"code": "images"}},
 		"rates": []object{{"id": "i", "meter": "images", "model": "volume", "currency": "USD", "tiers": []object{{"up_to": "1", "price": "3"}, {"price": "1"}}}}}}).want(t, 201)
+	time.Sleep(db.Lead + 100*time.Millisecond)
 	receipt := w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: w.newKey(), body: object{"customer": "acme", "meter": "images", "quantity": "2"}}).want(t, 200)
 	if want := `"lines":[{"rate_id":"i","meter":"images","quantity":"2","model":"volume","currency":"USD","cost":"4"}]`; !bytes.Contains(receipt.body, []byte(want)) {
 		t.Errorf("%s is without %s", receipt.body, want)
