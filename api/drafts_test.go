@@ -247,26 +247,51 @@ func TestRateCardSchema(t *testing.T) {
 		of(`{"code":"m","aggregation":"sum","description":"x"}`, rate(`,"match":{"model":["a","b"]},"model":"per_unit","per":"0.5"`)): {true, true},
 		of(meter, `{"id":"A.1:/@+-_","meter":"m","price":"12345678901234567890.123456789012"}`):                                       {true, true},
 		`{"meters":[]}`: {}, `{"rates":[]}`: {}, `[]`: {},
-		`{"meters":[],"rates":[],"more":1}`:                           {},
-		of(`{"code":"M"}`, ""):                                        {},
-		of(`{"code":"m","aggregation":"median"}`, ""):                 {},
-		of(`{"code":"m","extra":true}`, ""):                           {},
-		of(meter, `{"id":"r","meter":"m"}`):                           {},
-		of(meter, `{"id":"r","meter":"m","price":1}`):                 {},
-		of(meter, `{"id":"r","meter":"m","price":"-1"}`):              {},
-		of(meter, `{"id":"r","meter":"m","price":"1e3"}`):             {},
-		of(meter, `{"id":"r","meter":"m","price":"1.0000000000001"}`): {},
-		of(meter, `{"id":"-r","meter":"m","price":"1"}`):              {},
-		of(meter, rate(`,"per":"0"`)):                                 {},
-		of(meter, rate(`,"per":"0.00"`)):                              {},
-		of(meter, rate(`,"model":"free"`)):                            {},
-		of(meter, rate(`,"match":{"model":[]}`)):                      {},
-		of(meter, rate(`,"match":{"model":["a","a"]}`)):               {},
-		of(meter, rate(`,"match":{"model":"a"}`)):                     {},
-		of(meter, rate(`,"tiers":[]`)):                                {},
-		of("", rate("")):                                              {false, true}, // which meters there are, a schema cannot tell
-		of(meter, rate("")+","+rate("")):                              {false, true}, // nor that ids are different
-		of(meter, rate("")+`,{"id":"s","meter":"m","price":"1"}`):     {false, true}, // nor that two rates are for one usage
+		`{"meters":[],"rates":[],"more":1}`:                                                   {},
+		of(`{"code":"M"}`, ""):                                                                {},
+		of(`{"code":"m","aggregation":"median"}`, ""):                                         {},
+		of(`{"code":"m","extra":true}`, ""):                                                   {},
+		of(meter, `{"id":"r","meter":"m"}`):                                                   {},
+		of(meter, `{"id":"r","meter":"m","price":1}`):                                         {},
+		of(meter, `{"id":"r","meter":"m","price":"-1"}`):                                      {},
+		of(meter, `{"id":"r","meter":"m","price":"1e3"}`):                                     {},
+		of(meter, `{"id":"r","meter":"m","price":"1.0000000000001"}`):                         {},
+		of(meter, `{"id":"-r","meter":"m","price":"1"}`):                                      {},
+		of(meter, rate(`,"per":"0"`)):                                                         {},
+		of(meter, rate(`,"per":"0.00"`)):                                                      {},
+		of(meter, rate(`,"model":"free"`)):                                                    {},
+		of(meter, rate(`,"match":{"model":[]}`)):                                              {},
+		of(meter, rate(`,"match":{"model":["a","a"]}`)):                                       {},
+		of(meter, rate(`,"match":{"model":"a"}`)):                                             {},
+		of(meter, rate(`,"tiers":[]`)):                                                        {},
+		of(`{"code":"m","aggregation":"max","period":"month"}`, rate("")):                     {true, true},
+		of(`{"code":"m","aggregation":"unique","unique_by":"user","period":"day"}`, rate("")): {true, true},
+		of(`{"code":"m","aggregation":"max"}`, ""):                                            {},
+		of(`{"code":"m","aggregation":"unique","period":"day"}`, ""):                          {},
+		of(`{"code":"m","period":"day"}`, ""):                                                 {},
+		of(meter, `{"id":"r","meter":"m","model":"graduated","over":"month","free":"5","counter":"c","tiers":[{"up_to":"10","price":"2"},{"price":"1","per":"2","flat":"3"}]}`): {true, true},
+		of(meter, `{"id":"r","meter":"m","model":"volume","tiers":[{"price":"1"}],"minimum":"1","maximum":"2"}`):                                                                {true, true},
+		of(meter, `{"id":"r","meter":"m","model":"volume"}`):                                             {},
+		of(meter, `{"id":"r","meter":"m","model":"volume","price":"1","tiers":[{"price":"1"}]}`):         {},
+		of(meter, `{"id":"r","meter":"m","model":"volume","tiers":[{"up_to":"1","price":"1"}]}`):         {false, true}, // the last has no end: a schema cannot tell
+		of(meter, rate(`,"model":"package","per":"15","over":"day"`)):                                    {true, true},
+		of(meter, rate(`,"when":[{"days":["mon","sun"],"from":"22:00","to":"06:30"},{"days":["tue"]}]`)): {true, true},
+		of(meter, rate(`,"when":[]`)):                    {},
+		of(meter, rate(`,"when":[{"from":"24:00"}]`)):    {},
+		of(meter, rate(`,"when":[{"days":["monday"]}]`)): {},
+		of(meter, rate(`,"over":"decade"`)):              {},
+		of(meter, rate(`,"percent":"5"`)):                {},
+		`{"credit_value":{"price":"0.01","currency":"USD"},"time_zone":"Europe/Berlin","rounding":"carry","extends":{"card":"standard","version":3},"meters":[{"code":"m"}],"rates":[` +
+			`{"id":"c","meter":"m","model":"cost_plus","percent":"30","match":{"a":["b"]}},{"id":"e","meter":"m","price":"2","currency":"EUR"}]}`: {true, true},
+		`{"meters":[{"code":"m"}],"rates":[],"matrices":[{"id":"i","meter":"m","dimensions":["a","b"],"per":"2","prices":{"x":{"y":"1","z":"2"}}}]}`: {true, true},
+		`{"meters":[{"code":"m"}],"rates":[],"matrices":[{"id":"i","meter":"m","dimensions":["a"],"prices":{}}]}`:                                    {},
+		`{"meters":[],"rates":[],"rounding":"up"}`:                       {},
+		`{"meters":[],"rates":[],"extends":""}`:                          {},
+		`{"meters":[],"rates":[],"time_zone":"Mars"}`:                    {false, true}, // nor which zones there are
+		of(meter, `{"id":"r","meter":"m","price":"1","currency":"EUR"}`): {false, true}, // nor that there must be a credit value
+		of("", rate("")):                 {false, true}, // which meters there are, a schema cannot tell
+		of(meter, rate("")+","+rate("")): {false, true}, // nor that ids are different
+		of(meter, rate("")+`,{"id":"s","meter":"m","price":"1"}`): {false, true}, // nor that two rates are for one usage
 	} {
 		_, err := rating.Parse([]byte(text))
 		if (err == nil) != want.parse {

@@ -691,31 +691,6 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
-func TestDiff(t *testing.T) {
-	before := parse(t, withMoney(`{"id": "b", "meter": "calls", "price": "2.50", "match": {"m": ["x", "y"]}}, {"id": "a", "meter": "calls", "price": "1", "minimum": "0"}, {"id": "gone", "meter": "images", "price": "1", "per": "10"}`))
-	after := parse(t, `{"time_zone": "Europe/Berlin", "credit_value": {"price": "0.030", "currency": "USD"}, "meters": [{"code": "videos"}, {"code": "images"}, {"code": "calls", "description": "Calls"}], "rates": [
-		{"id": "a", "meter": "calls", "price": "1.0"}, {"id": "b", "meter": "calls", "match": {"m": ["y", "x"]}, "model": "volume", "over": "day", "tiers": [{"up_to": "5", "price": "1", "per": "2", "flat": "3"}, {"price": "1"}]},
-		{"id": "new", "meter": "videos", "price": "7", "when": [{"days": ["tue", "mon"], "from": "08:00", "to": "09:30"}]}]}`)
-	var got []string
-	for _, d := range rating.Diff(before, after) {
-		got = append(got, d.String())
-	}
-	want := []string{
-		"document: time_zone UTC → Europe/Berlin",
-		"meter calls: description – → Calls",
-		"meter videos added: aggregation sum",
-		"rate b: model per_unit → volume, price 2.5 → –, per 1 → –, tiers – → 1 per 2 and 3 up to 5; 1, over event → day, counter – → b",
-		"rate gone removed: meter images, model per_unit, price 1, per 10, over event",
-		"rate new added: meter videos, when mon,tue 08:00-09:30, model per_unit, price 7, per 1, over event",
-	}
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	if d := rating.Diff(before, before); d != nil {
-		t.Errorf("%v", d)
-	}
-}
-
 // Events of a third of a step cost what their sum costs.
 func TestCarryOfManyTinyEvents(t *testing.T) {
 	c := countedBy(t, strings.Replace(withRate(`"price": "1", "per": "3000000"`), `{"meters"`, `{"rounding": "carry", "meters"`, 1))
