@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // rate cards name time zones, and an image may have none
 
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
@@ -24,6 +25,7 @@ type cli struct {
 	Unfreeze unfreezeCmd `cmd:"" help:"Let a customer move credits again that the auditor has frozen."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to this release."`
 	Replay   replayCmd   `cmd:"" help:"Send a trace of language model requests through the API and tell what came of it."`
+	Ratecard ratecardCmd `cmd:"" help:"Check, compare, publish and try rate cards written as files."`
 	Dev      devCmd      `cmd:"" help:"Run everything on this machine: Postgres, Redis, Temporal and the platform."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

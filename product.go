@@ -28,6 +28,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/fx"
 	"github.com/tallystick/tallystick/db"
 )
 
@@ -36,6 +37,8 @@ type connectFlags struct {
 	DatabaseURL  string `required:"" name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to work on. The role must be a member of tallystick_app."`
 	RedisAddr    string `env:"REDIS_ADDR" placeholder:"HOST:PORT" help:"Redis for the copy of balances; without one every balance is read from Postgres."`
 	Lanes        int    `env:"TALLYSTICK_LANES" placeholder:"N" help:"Connections that decide operations, each one transaction at a time; one for every four processors. Fewer make larger batches."`
+	FXBase       string `name:"fx-base" default:"EUR" env:"TALLYSTICK_FX_BASE" placeholder:"CODE" help:"Currency through which two others are converted when nobody quotes them against each other: the same in all processes."`
+	FXMaxAge     int    `name:"fx-max-age-days" default:"7" env:"TALLYSTICK_FX_MAX_AGE_DAYS" placeholder:"DAYS" help:"How old an exchange rate may be on the day of an event; an older one is refused. The same in all processes."`
 	OTLPEndpoint string `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"Where to send traces by OTLP over HTTP; without one nothing is traced."`
 	LogFormat    string `default:"text" enum:"text,json" env:"TALLYSTICK_LOG_FORMAT" help:"Form of the log: ${enum}."`
 	LogLevel     string `default:"info" enum:"debug,info,warn,error" env:"TALLYSTICK_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
@@ -87,7 +90,10 @@ func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writ
 		}
 		cache = balance.NewCache(p.redis)
 	}
-	cfg := balance.Config{Lanes: f.Lanes, Registry: p.registry}
+	if f.FXMaxAge < 0 || f.FXMaxAge > 366 {
+		return nil, errors.New("--fx-max-age-days is a number from 0 to 366")
+	}
+	cfg := balance.Config{Lanes: f.Lanes, Registry: p.registry, FX: fx.Policy{Base: f.FXBase, MaxAgeDays: f.FXMaxAge}}
 	if err := armFailpoints(&cfg); err != nil {
 		return nil, err
 	}

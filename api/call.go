@@ -45,12 +45,15 @@ const (
 	maxRateCard = 8<<20 + 4<<10
 )
 
-// body reads the request's JSON document. A body that says that it is too large is not read at all, one that turns out to be no
+// body reads the request's JSON document.
+func (c *call) body() (string, error) { return c.text(typeJSON) }
+
+// text reads the request's body of a media type. A body that says that it is too large is not read at all, one that turns out to be no
 // further than the bound.
-func (c *call) body() (string, error) {
+func (c *call) text(media []string) (string, error) {
 	h := c.r.Header
-	if t := h["Content-Type"]; len(t) != 1 || t[0] != typeJSON[0] && !jsonType(t[0]) {
-		return "", credit.Errorf(credit.UnsupportedMedia, "The Content-Type must be application/json, in UTF-8.")
+	if t := h["Content-Type"]; len(t) != 1 || t[0] != media[0] && !isType(t[0], media[0]) {
+		return "", credit.Errorf(credit.UnsupportedMedia, "The Content-Type must be %s, in UTF-8.", media[0])
 	}
 	if e := h["Content-Encoding"]; len(e) > 0 && e[0] != "" && e[0] != "identity" {
 		return "", credit.Errorf(credit.UnsupportedMedia, "A compressed body is not accepted.")
@@ -94,10 +97,10 @@ func tooLarge(limit int64) error {
 	return credit.Errorf(credit.TooLarge, "The body is larger than %d bytes.", limit).With("limit", limit)
 }
 
-func jsonType(t string) bool {
+func isType(t, want string) bool {
 	media, params, err := mime.ParseMediaType(t)
 	charset := params["charset"]
-	return err == nil && media == typeJSON[0] && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	return err == nil && media == want && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
 // input reads the request's body as an object of these fields. Where none is required, there need not be a body.

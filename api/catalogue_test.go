@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
 )
 
 func TestCustomers(t *testing.T) {
@@ -149,6 +151,16 @@ func TestRateCards(t *testing.T) {
 	if p := bad["errors"].([]any)[0].(object)["pointer"].(string); !strings.HasPrefix(p, "/document/") {
 		t.Errorf("%v", bad)
 	}
+	// A card extends another one, never itself.
+	for _, document := range []object{
+		{"meters": []object{}, "rates": []object{}, "extends": "gold"},
+		{"meters": []object{}, "rates": []object{}, "extends": "silver"},
+	} {
+		refused := w.admin(t, "POST", "/v1/rate_cards/gold/versions", object{"document": document}).problem(t, 400, credit.InvalidRequest)
+		if p := refused["errors"].([]any)[0].(object)["pointer"].(string); p != "/document/extends" {
+			t.Errorf("%v", refused)
+		}
+	}
 	// A published card prices what is decided from now on, in every process.
 	w.grant(t, "100", nil)
 	consume := func() string {
@@ -166,6 +178,14 @@ func TestRateCards(t *testing.T) {
 	w.admin(t, "PATCH", "/v1/customers/acme", object{"rate_card": nil}).want(t, 200)
 	if got := consume(); got != "2" {
 		t.Errorf("the default card charges %s", got)
+	}
+	// A receipt says what a rate with tiers is, and no price that it does not have.
+	w.admin(t, "POST", "/v1/rate_cards/gold/versions", object{"document": object{"credit_value": object{"price": "0.5", "currency": "USD"}, "meters": []object{{"code": "images"}},
+		"rates": []object{{"id": "i", "meter": "images", "model": "volume", "currency": "USD", "tiers": []object{{"up_to": "1", "price": "3"}, {"price": "1"}}}}}}).want(t, 201)
+	time.Sleep(db.Lead + 100*time.Millisecond)
+	receipt := w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: w.newKey(), body: object{"customer": "acme", "meter": "images", "quantity": "2"}}).want(t, 200)
+	if want := `"lines":[{"rate_id":"i","meter":"images","quantity":"2","model":"volume","currency":"USD","cost":"4"}]`; !bytes.Contains(receipt.body, []byte(want)) {
+		t.Errorf("%s is without %s", receipt.body, want)
 	}
 	w.admin(t, "PATCH", "/v1/customers/acme", object{"rate_card": "silver"}).problem(t, 404, credit.RateCardNotFound)
 	w.admin(t, "PATCH", "/v1/customers/acme", object{"rate_card": "crd_1"}).problem(t, 400, credit.InvalidID)

@@ -25,8 +25,10 @@ type consumption struct {
 	unit      string
 	amount    string // credits; with unit
 	usage     []rating.Line
-	texts     []string // the usage's quantities, without what they do not need
-	shorthand bool     // usage is one line given by meter and quantity
+	texts     []string      // the usage's quantities, without what they do not need
+	shorthand bool          // usage is one line given by meter and quantity
+	quoted    bool          // it is to be quoted, and may have maxima
+	maximum   []rating.Line // the usage at its maximum; nil: no line has one
 	dims      credit.Dimensions
 	partial   bool
 	reason    string
@@ -64,7 +66,12 @@ func (s *Server) consume(ctx context.Context, c *call) error {
 func (in *consumption) read(r *reader, event bool) error {
 	var line rating.Line
 	var quantity string
+	var most *decimal.Decimal
 	if err := r.object(func(name string) (err error) {
+		if name == "maximum" && in.quoted {
+			most, err = r.maximum()
+			return err
+		}
 		switch name {
 		case "customer":
 			in.customer, err = r.text()
@@ -107,6 +114,11 @@ func (in *consumption) read(r *reader, event bool) error {
 			return r.refuse("Give meter and quantity, or usage, not both.")
 		}
 		in.usage, in.texts, in.shorthand = []rating.Line{line}, []string{quantity}, true
+		if err := in.atMost(r, 0, most); err != nil {
+			return err
+		}
+	} else if most != nil {
+		return r.refuse("A maximum is of the quantity beside it.")
 	}
 	return in.check(r, event)
 }
@@ -120,7 +132,12 @@ func (in *consumption) readUsage(r *reader) error {
 		}
 		var line rating.Line
 		var quantity string
+		var most *decimal.Decimal
 		if err := r.object(func(name string) (err error) {
+			if name == "maximum" && in.quoted {
+				most, err = r.maximum()
+				return err
+			}
 			switch name {
 			case "meter":
 				line.Meter, err = r.meter()
@@ -139,7 +156,7 @@ func (in *consumption) readUsage(r *reader) error {
 			return r.refuse("A line of usage has a meter and a quantity.")
 		}
 		in.usage, in.texts = append(in.usage, line), append(in.texts, quantity)
-		return nil
+		return in.atMost(r, i, most)
 	}); err != nil {
 		return err
 	}
@@ -147,6 +164,31 @@ func (in *consumption) readUsage(r *reader) error {
 		return r.refuse("A usage has at least one line.")
 	}
 	return nil
+}
+
+// atMost notes the maximum of the line that was just added; nil: its quantity.
+func (in *consumption) atMost(r *reader, i int, most *decimal.Decimal) error {
+	if most == nil && in.maximum == nil {
+		return nil
+	}
+	if in.maximum == nil {
+		in.maximum = slices.Clone(in.usage[:i])
+	}
+	line := in.usage[i]
+	if most != nil {
+		if most.LessThan(line.Quantity) {
+			return credit.Invalid(r.pointer()+"/maximum", "The maximum is less than the quantity.")
+		}
+		line.Quantity = *most
+	}
+	in.maximum = append(in.maximum, line)
+	return nil
+}
+
+// maximum reads the quantity that a line of a quote comes to at most.
+func (r *reader) maximum() (*decimal.Decimal, error) {
+	_, q, err := r.quantity()
+	return &q, err
 }
 
 // maxUsage bounds the lines of one usage.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,8 @@ type step struct {
 // Bounds of what is read. No request of the API comes near them.
 const (
 	maxDepth   = 16
-	maxMembers = 64 // of one object
+	maxMembers = 1000 // of one object: a table of prices may have many
+	fewMembers = 64   // up to which looking through the names is quicker than a map of them
 )
 
 // start begins a document. Text that is not UTF-8 is refused.
@@ -129,6 +131,7 @@ func (r *reader) object(each func(name string) error) error {
 	}
 	var few [16]string
 	seen := few[:0]
+	var many map[string]bool
 	for {
 		r.deep-- // a name is part of the object that it stands in
 		if r.peek() != '"' {
@@ -140,15 +143,20 @@ func (r *reader) object(each func(name string) error) error {
 		}
 		r.path[r.deep] = step{name: name}
 		r.deep++
-		for _, s := range seen {
-			if s == name {
-				return r.refuse("This name comes twice in one object.")
-			}
+		if many[name] || slices.Contains(seen, name) {
+			return r.refuse("This name comes twice in one object.")
 		}
-		if len(seen) == maxMembers {
+		if len(seen)+len(many) == maxMembers {
 			return r.refuse("The object has more than %d members.", maxMembers)
 		}
-		seen = append(seen, name)
+		if len(seen) < fewMembers {
+			seen = append(seen, name)
+		} else {
+			if many == nil {
+				many = make(map[string]bool)
+			}
+			many[name] = true
+		}
 		if !r.take(':') {
 			return r.malformed()
 		}

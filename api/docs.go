@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tallystick/tallystick/credit"
+	embedded "github.com/tallystick/tallystick/docs"
 )
 
 //go:embed openapi.yaml
@@ -106,6 +107,7 @@ func (d *docs) routes() []route {
 		{Method: http.MethodGet, Path: "/docs", handle: d.servePage},
 		{Method: http.MethodGet, Path: "/openapi.yaml", handle: serve("application/yaml", openAPI)},
 		{Method: http.MethodGet, Path: "/openapi.json", handle: serve("application/json", d.json)},
+		{Method: http.MethodGet, Path: "/rate-card.schema.json", handle: serve("application/json", embedded.RateCardSchema)},
 		{Method: http.MethodGet, Path: "/problems/:code", handle: serveProblemType},
 	}
 }

@@ -36,6 +36,8 @@ var kinds = map[credit.Code]kind{
 	credit.GrantNotFound:       {404, "There is no such grant", "Check the grant's id: a grant belongs to one customer."},
 	credit.RefundNotFound:      {404, "There is no such refund", "Check the refund's id."},
 	credit.RateCardNotFound:    {404, "There is no such rate card", "Check the rate card's id or code, and that it has a published version in force."},
+	credit.DraftNotFound:       {404, "There is no such draft", "Check the draft's id: it belongs to one rate card, and ends when it is published."},
+	credit.AssignmentNotFound:  {404, "There is no such assignment", "Check the assignment's id: it belongs to one customer."},
 	credit.UnitNotFound:        {404, "There is no such unit", "Check the unit's code; units are case-sensitive."},
 	credit.EntityNotFound:      {404, "There is no such legal entity", "Check the legal entity's code."},
 	credit.MethodNotAllowed:    {405, "The method is not allowed here", "Allow names the methods of this path."},
@@ -45,9 +47,18 @@ var kinds = map[credit.Code]kind{
 	credit.GrantState:          {409, "The grant's state does not allow this", "state says how the grant stands."},
 	credit.NotRefundable:       {409, "That much cannot be refunded", "refundable says how many credits can be."},
 	credit.PeriodClosed:        {409, "The accounting period is closed", "Choose an open period."},
+	credit.DraftChanged:        {409, "The draft has changed", "Review it again; revision says where it stands."},
+	credit.VersionInForce:      {409, "The version is in force, or about to be", "What may have priced an event stays. Publish another version."},
+	credit.AssignmentOverlaps:  {409, "Another rate card is assigned for that time", "End the other assignment first, or choose another time."},
 	credit.TooLarge:            {413, "The request body is too large", "Send less; split a batch."},
-	credit.UnsupportedMedia:    {415, "The content type is not supported", "Send application/json, in UTF-8 and not compressed."},
+	credit.UnsupportedMedia:    {415, "The content type is not supported", "Send application/json, or the type that the operation names, in UTF-8 and not compressed."},
 	credit.NoRate:              {422, "No rate prices this usage", "Publish a rate that matches the meter and its dimensions, or correct them; then repeat the request."},
+	credit.NoFXRate:            {422, "There is no exchange rate", "Import or enter one of the day or of few days before; then repeat the request."},
+	credit.UnknownProvider:     {422, "The model provider is not known", "Name the provider as the price catalogue does, or add it there."},
+	credit.UnknownFlavour:      {422, "The format of the response is not known", "Name the flavour of the response; the detail lists those of the provider."},
+	credit.UnknownModel:        {422, "The model is not known", "Add the model to the price catalogue, or name it as the catalogue does."},
+	credit.NoUsage:             {422, "The response does not say what was used", "Send the whole response of the provider, or its usage with provider and model."},
+	credit.InvalidUsage:        {422, "The usage in the response cannot be", "Check the numbers where the detail points; nothing was charged."},
 	credit.RequestMismatch:     {422, "The idempotency key was used for another request", "Use a new key for a new request; repeat a request exactly."},
 	credit.TooOld:              {422, "The usage is too old", "Usage is accepted for 34 days after it took place."},
 	credit.InFuture:            {422, "The instant lies in the future", "Check the clock that made the timestamp."},
@@ -144,6 +155,7 @@ func appendValue(b []byte, v any) []byte {
 
 var (
 	typeJSON    = []string{"application/json"}
+	typeCSV     = []string{"text/csv"}
 	typeProblem = []string{"application/problem+json"}
 	bearer      = []string{`Bearer realm="tallystick"`}
 	soon        = []string{strconv.Itoa(retryAfter)}

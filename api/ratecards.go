@@ -31,11 +31,23 @@ type rateCardVersionDocument struct {
 	EffectiveAt string            `json:"effective_at"`
 	PublishedAt string            `json:"published_at"`
 	PublishedBy string            `json:"published_by"`
+	Withdrawn   *withdrawal       `json:"withdrawn,omitempty"` // it was taken back before it was in force
 	Document    json.RawMessage   `json:"document"`
 }
 
+type withdrawal struct {
+	At     string `json:"at"`
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+}
+
 func describeVersion(card credit.RateCardID, v db.RateCardVersionRow) rateCardVersionDocument {
-	return rateCardVersionDocument{card, v.Version, instantText(v.EffectiveAt), instantText(v.PublishedAt), v.PublishedBy, v.Document}
+	d := rateCardVersionDocument{RateCardID: card, Version: v.Version, EffectiveAt: instantText(v.EffectiveAt), PublishedAt: instantText(v.PublishedAt),
+		PublishedBy: v.PublishedBy, Document: v.Document}
+	if !v.WithdrawnAt.IsZero() {
+		d.Withdrawn = &withdrawal{instantText(v.WithdrawnAt), v.WithdrawnBy, v.Reason}
+	}
+	return d
 }
 
 // createRateCard is POST /v1/rate_cards. A default card takes the place of the default before it.
@@ -97,12 +109,9 @@ func (s *Server) publishRateCard(ctx context.Context, c *call) error {
 	v := db.RateCardVersionRow{PublishedBy: actorText(c.caller.no)}
 	if err := c.input(
 		required("document", func(r *reader) error {
-			r.space()
-			from := r.i
-			if err := r.skip(); err != nil {
+			if err := rawObject(&v.Document)(r); err != nil {
 				return err
 			}
-			v.Document = []byte(r.doc[from:r.i])
 			_, err := rating.Parse(v.Document)
 			return below("/document", err)
 		}),
@@ -117,7 +126,7 @@ func (s *Server) publishRateCard(ctx context.Context, c *call) error {
 	return c.change(ctx, "publish_rate_card", card.ID.String(), func(ctx context.Context, cat *db.Catalog) (db.Outcome, error) {
 		v, err := cat.PublishRateCard(ctx, card.ID, v)
 		if err != nil {
-			return db.Outcome{}, err
+			return db.Outcome{}, below("/document", err)
 		}
 		return created(card.ID.String()+"/"+strconv.Itoa(v.Version), describeVersion(card.ID, v), map[string]any{"version": v.Version, "effective_at": instantText(v.EffectiveAt)})
 	})
@@ -157,17 +166,7 @@ func (s *Server) listRateCardVersions(ctx context.Context, c *call) error {
 
 // getRateCardVersion is GET /v1/rate_cards/{rate_card}/versions/{version}.
 func (s *Server) getRateCardVersion(ctx context.Context, c *call) error {
-	card, err := s.pathCard(ctx, c)
-	if err != nil {
-		return err
-	}
-	number, err := pathID(c, "version", func(s string) (int, error) {
-		n, err := strconv.ParseInt(s, 10, 32)
-		if err != nil || n < 1 {
-			return 0, credit.Errorf(credit.InvalidID, "%.40q is not the number of a version.", s)
-		}
-		return int(n), nil
-	})
+	card, number, err := s.pathVersion(ctx, c)
 	if err != nil {
 		return err
 	}

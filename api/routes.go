@@ -9,12 +9,14 @@ import (
 func (s *Server) table() []route {
 	const (
 		get, post, patch = http.MethodGet, http.MethodPost, http.MethodPatch
+		put, remove      = http.MethodPut, http.MethodDelete
 		look             = 20 * time.Second // of reads; operations have bounds of their own
 	)
 	manage := support | finance
 	return []route{
 		{Method: post, Path: "/v1/consume", Roles: product, handle: s.consume},
 		{Method: post, Path: "/v1/consume/batch", Roles: product, handle: s.consumeBatch, limit: maxBatch},
+		{Method: post, Path: "/v1/quote", Roles: product | support, handle: s.quote},
 		{Method: get, Path: "/v1/customers/:customer/balances", Roles: anyRole, handle: s.balances},
 
 		{Method: post, Path: "/v1/customers", Roles: support, handle: s.createCustomer, timeout: look},
@@ -25,6 +27,10 @@ func (s *Server) table() []route {
 		{Method: get, Path: "/v1/customers/:customer/history", Roles: support | finance | ops, handle: s.customerHistory, timeout: look},
 		{Method: post, Path: "/v1/customers/:customer/members", Roles: support, handle: s.createMember, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer/members", Roles: anyRole, handle: s.listMembers, timeout: look},
+
+		{Method: post, Path: "/v1/customers/:customer/rate_card_assignments", Roles: manage, handle: s.assignCard, timeout: look},
+		{Method: get, Path: "/v1/customers/:customer/rate_card_assignments", Roles: anyRole, handle: s.listAssignments, timeout: look},
+		{Method: post, Path: "/v1/customers/:customer/rate_card_assignments/:assignment/end", Roles: manage, handle: s.endAssignment, timeout: look},
 
 		{Method: post, Path: "/v1/wallets", Roles: support, handle: s.createWallet, timeout: look},
 		{Method: get, Path: "/v1/wallets", Roles: anyRole, handle: s.listWallets, timeout: look},
@@ -60,6 +66,19 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/rate_cards/:rate_card/versions", Roles: finance, handle: s.publishRateCard, limit: maxRateCard, timeout: look},
 		{Method: get, Path: "/v1/rate_cards/:rate_card/versions", Roles: anyRole, handle: s.listRateCardVersions, timeout: look},
 		{Method: get, Path: "/v1/rate_cards/:rate_card/versions/:version", Roles: anyRole, handle: s.getRateCardVersion, timeout: look},
+		{Method: post, Path: "/v1/rate_cards/:rate_card/versions/:version/withdraw", Roles: finance, handle: s.withdrawRateCard, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card/diff", Roles: anyRole, handle: s.diffRateCard, timeout: look},
+		{Method: post, Path: "/v1/rate_cards/:rate_card/drafts", Roles: finance, handle: s.createDraft, limit: maxRateCard, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card/drafts", Roles: anyRole, handle: s.listDrafts, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card/drafts/:draft", Roles: anyRole, handle: s.getDraft, timeout: look},
+		{Method: put, Path: "/v1/rate_cards/:rate_card/drafts/:draft", Roles: finance, handle: s.replaceDraft, limit: maxRateCard, timeout: look},
+		{Method: remove, Path: "/v1/rate_cards/:rate_card/drafts/:draft", Roles: finance, handle: s.deleteDraft, timeout: look},
+		{Method: get, Path: "/v1/rate_cards/:rate_card/drafts/:draft/check", Roles: anyRole, handle: s.checkDraft, timeout: look},
+		{Method: post, Path: "/v1/rate_cards/:rate_card/drafts/:draft/publish", Roles: finance, handle: s.publishDraft, timeout: look},
+		{Method: post, Path: "/v1/fx_rates/import", Roles: finance, handle: s.importFXRates, limit: maxRates, timeout: writeTimeout},
+		{Method: post, Path: "/v1/fx_rates", Roles: finance, handle: s.createFXRate, timeout: look},
+		{Method: get, Path: "/v1/fx_rates", Roles: finance | ops, handle: s.listFXRates, timeout: look},
+		{Method: get, Path: "/v1/fx_rates/lookup", Roles: anyRole, handle: s.lookUpFXRate, timeout: look},
 
 		{Method: get, Path: "/v1/finance/trial_balance", Roles: finance | ops, handle: s.trialBalance, timeout: look},
 		{Method: get, Path: "/v1/finance/roll_forward", Roles: finance | ops, handle: s.rollForward, timeout: look},

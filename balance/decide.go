@@ -16,7 +16,7 @@ type customer struct {
 	base     *snapshot
 	ver      int64
 	at       time.Time // at which the batch's operations on this customer are judged
-	card     credit.RateCardID
+	cards    cards
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
 	frozen   bool
@@ -26,6 +26,10 @@ type customer struct {
 	undo     bool // credits were taken in the cache for something that took none here
 	touched  map[credit.GrantID]*touch
 	others   map[credit.GrantID]*credit.Grant // loaded by id though they are not open
+	counted  counters                         // shared with the snapshot until something is counted
+	recount  map[rating.CounterKey]int64      // those that the batch has changed, by which operation
+	missing  []rating.CounterKey              // asked for, and not known
+	drawn    map[string][]credit.GrantID      // by unit: what was drawn from, the last first; no unit: not read
 }
 
 // touch is what a batch does to one grant.
@@ -37,7 +41,7 @@ type touch struct {
 }
 
 func newCustomer(id credit.CustomerID, h db.Head, snap *snapshot, now time.Time) *customer {
-	c := &customer{id: id, base: snap, ver: h.Ver, at: now, card: snap.card, wallets: snap.wallets, grants: snap.grants, frozen: h.Frozen}
+	c := &customer{id: id, base: snap, ver: h.Ver, at: now, cards: snap.cards, wallets: snap.wallets, grants: snap.grants, counted: snap.counted, frozen: h.Frozen}
 	if h.LastAt.After(c.at) {
 		c.at = h.LastAt // a customer's time does not run backwards, whatever the server's clock does
 	}
@@ -123,6 +127,7 @@ func (c *customer) settle() {
 type decision struct {
 	c         *customer
 	book      *rating.Book
+	rates     rates
 	job       *job
 	ver       int64 // the operation's version if it is accepted
 	changes   *db.Changes
@@ -156,49 +161,97 @@ func (d *decision) scale(unit string) int {
 	return u.Scale
 }
 
-// decide judges a consumption: section "Drawing down" of the semantics.
-func (o *Consume) decide(d *decision) (receipt, error) {
+// charge is what a usage costs a customer, and which grants pay for it.
+type charge struct {
+	sel       credit.Selection
+	priced    []rating.Priced // one per rate used; none for an explicit amount
+	unit      string
+	scale     int
+	back      credit.Amount // to be given back: the usage costs less than nothing; then nothing is drawn
+	serviceAt time.Time
+}
+
+// charge judges a consumption of these lines, without taking anything: section "Drawing down" of the semantics. The draws are put into a slice.
+func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (ch charge, err error) {
 	c := d.c
-	serviceAt := c.at
-	if !o.At.IsZero() {
-		serviceAt = o.At.UTC().Truncate(time.Microsecond)
-	}
+	ch.serviceAt = o.serviceAt(c.at)
 	switch {
-	case serviceAt.Before(c.at.Add(-MaxAge)):
-		return nil, credit.Errorf(credit.TooOld, "The usage is older than %d days.", MaxAge/(24*time.Hour))
-	case serviceAt.After(c.at.Add(MaxAhead)):
-		return nil, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
+	case ch.serviceAt.Before(c.at.Add(-MaxAge)):
+		return ch, credit.Errorf(credit.TooOld, "The usage is older than %d days.", MaxAge/(24*time.Hour))
+	case ch.serviceAt.After(c.at.Add(MaxAhead)):
+		return ch, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
 	}
 	need := credit.Need{At: c.at, Unit: o.Unit, Member: o.Member, Dims: o.Dims}
 	var priced []rating.Priced
 	if o.Amount > 0 {
-		need.Cost = func(int) (credit.Amount, error) { return o.Amount, nil }
+		need.Cost = func(credit.RateLock) (credit.Amount, error) { return o.Amount, nil }
 	} else {
-		unit, err := d.book.Unit(c.card)
+		card := c.cards.at(ch.serviceAt)
+		unit, err := d.book.Unit(card)
 		if err != nil {
-			return nil, err
+			return ch, err
 		}
-		usage := o.request()
-		usage.At = serviceAt
 		need.Unit = unit.Code
-		need.Cost = func(version int) (credit.Amount, error) {
-			p, err := d.book.Price(c.card, version, usage)
+		usage := rating.Usage{At: ch.serviceAt, Lines: lines, Dims: o.Dims}
+		need.Cost = func(lock credit.RateLock) (credit.Amount, error) {
+			id, version := d.lockedTo(lock, card, unit.Code)
+			p, err := d.book.Price(id, version, usage, c, d.rates)
+			if len(c.missing) > 0 {
+				w := &want{counters: c.missing}
+				c.missing = nil
+				return 0, w
+			}
 			if err == nil {
 				priced = append(priced, p)
+			}
+			if p.Total < 0 {
+				if len(priced) == 1 {
+					ch.back = -p.Total
+				}
+				return 0, err
 			}
 			return p.Total, err
 		}
 	}
-	sel, err := credit.Select(c.grants, need, d.job.draws[:0])
+	if ch.sel, err = credit.Select(c.grants, need, into); err != nil {
+		return ch, err
+	}
+	ch.priced, ch.unit, ch.scale = priced, need.Unit, d.scale(need.Unit)
+	if ch.sel.Short > 0 && (!o.Partial || ch.sel.Total == 0) {
+		return ch, o.refusal(ch.sel, ch.unit, ch.scale)
+	}
+	return ch, nil
+}
+
+// lockedTo says which card and version price what a grant with this lock pays for, when the event's card is another or none is locked. A lock
+// to a card in another unit binds nothing: its price is none in the credits that the grant has.
+func (d *decision) lockedTo(lock credit.RateLock, card credit.RateCardID, unit string) (credit.RateCardID, int) {
+	if lock.Card.IsZero() {
+		return card, lock.Version // 0, or locked before the card was noted
+	}
+	if u, err := d.book.Unit(lock.Card); err != nil || u.Code != unit {
+		return card, 0
+	}
+	return lock.Card, lock.Version
+}
+
+func (o *Consume) decide(d *decision) (receipt, error) {
+	c := d.c
+	ch, err := o.charge(d, o.Usage, d.job.draws[:0])
 	if err != nil {
 		return nil, err
 	}
-	scale := d.scale(need.Unit)
-	if sel.Short > 0 && (!o.Partial || sel.Total == 0) {
-		return nil, o.refusal(sel, need.Unit, scale)
+	var returned []credit.Draw
+	if ch.back > 0 {
+		if returned, err = d.giveBack(ch.unit, ch.back); err != nil {
+			return nil, err
+		}
 	}
-	for i := range sel.Draws {
-		draw := &sel.Draws[i]
+	if len(ch.priced) > 0 { // what the usage was priced by first counts it: it is one usage, whoever pays
+		c.count(ch.priced[0].Changes, d.ver)
+	}
+	for i := range ch.sel.Draws {
+		draw := &ch.sel.Draws[i]
 		g := c.edit(draw.Grant, true)
 		g.Available -= draw.Amount
 		g.Consumed += draw.Amount
@@ -209,10 +262,16 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 		}
 		draw.Grant = g
 	}
-	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", sel.Total, need.Unit, serviceAt, o.Member, o.Dims
-	left := available(c.grants, need.Unit, c.at)
+	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", ch.sel.Total, ch.unit, ch.serviceAt, o.Member, o.Dims
+	if len(returned) > 0 {
+		d.kind = "reverse"
+		for _, m := range d.changes.Movements[len(d.changes.Movements)-int(d.moved):] {
+			d.amount += m.Amount
+		}
+	}
+	left := available(c.grants, ch.unit, c.at)
 	return func(b []byte) ([]byte, error) {
-		return appendConsumeReceipt(b, d, o, sel, priced, scale, left), nil
+		return appendConsumeReceipt(b, d, o, ch.sel, ch.priced, returned, ch.scale, left), nil
 	}, nil
 }
 
@@ -248,7 +307,7 @@ func (d *decision) finish(r receipt) ([]byte, error) {
 
 // appendConsumeReceipt writes the JSON of a [ConsumeReceipt] by hand: it is on the path of every consumption. A test holds it
 // against encoding/json.
-func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selection, priced []rating.Priced, scale int, left credit.Amount) []byte {
+func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selection, priced []rating.Priced, returned []credit.Draw, scale int, left credit.Amount) []byte {
 	if b == nil {
 		b = make([]byte, 0, 512)
 	}
@@ -295,8 +354,27 @@ func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selectio
 		}
 		b = append(b, ']')
 	}
-	b = append(b, `,"draws":[`...)
-	for i, draw := range sel.Draws {
+	b = append(b, `,"draws":`...)
+	b = appendDraws(b, sel.Draws, scale)
+	if len(returned) > 0 {
+		var back credit.Amount
+		for _, r := range returned {
+			back += r.Amount
+		}
+		b = append(b, `,"given_back":"`...)
+		b = append(back.Append(b, scale), `","returns":`...)
+		b = appendDraws(b, returned, scale)
+	}
+	b = append(b, `,"draw_order":`...)
+	b = strconv.AppendInt(b, credit.DrawOrderVersion, 10)
+	b = append(b, `,"available":"`...)
+	b = left.Append(b, scale)
+	return append(b, `"}`...)
+}
+
+func appendDraws(b []byte, draws []credit.Draw, scale int) []byte {
+	b = append(b, '[')
+	for i, draw := range draws {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -312,11 +390,7 @@ func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selectio
 		b = draw.Grant.Available.Append(b, scale)
 		b = append(b, `"}`...)
 	}
-	b = append(b, `],"draw_order":`...)
-	b = strconv.AppendInt(b, credit.DrawOrderVersion, 10)
-	b = append(b, `,"available":"`...)
-	b = left.Append(b, scale)
-	return append(b, `"}`...)
+	return append(b, ']')
 }
 
 func appendPricing(b []byte, p *rating.Priced, scale int) []byte {
@@ -344,13 +418,54 @@ func appendPricing(b []byte, p *rating.Priced, scale int) []byte {
 		}
 		b = append(b, `,"quantity":"`...)
 		b = append(b, l.Quantity.String()...)
-		b = append(b, `","price":"`...)
-		b = append(b, l.Price.String()...)
-		b = append(b, `","per":"`...)
-		b = append(b, l.Per.String()...)
+		if l.Model != rating.PerUnit {
+			b = append(b, `","model":"`...)
+			b = append(b, l.Model...)
+		}
+		if l.Model == rating.PerUnit || l.Model == rating.Package {
+			b = append(b, `","price":"`...)
+			b = append(b, l.Price.String()...)
+			b = append(b, `","per":"`...)
+			b = append(b, l.Per.String()...)
+		}
+		if l.Currency != "" {
+			b = append(b, `","currency":"`...)
+			b = append(b, l.Currency...)
+		}
 		b = append(b, `","cost":"`...)
 		b = append(b, l.Cost.String()...)
-		b = append(b, `"}`...)
+		b = append(b, '"')
+		b = appendPricedBy(b, l)
+		b = append(b, '}')
 	}
 	return append(b, `]}`...)
+}
+
+// appendPricedBy writes what a line has only by rates that are more than a price.
+func appendPricedBy(b []byte, l *rating.PricedLine) []byte {
+	if !l.CardID.IsZero() {
+		b = append(append(append(b, `,"rate_card":"`...), l.CardCode...), `","version":`...)
+		b = strconv.AppendInt(b, int64(l.Version), 10)
+	}
+	if l.Counter != (rating.CounterKey{}) {
+		b = append(b, `,"counter":{"key":`...)
+		b = appendJSONString(b, l.Counter.String())
+		b = append(append(b, `,"before":"`...), l.Before.String()...)
+		b = append(append(append(b, `","after":"`...), l.After.String()...), `"}`...)
+	}
+	for i, fx := range l.FX {
+		if i == 0 {
+			b = append(b, `,"fx":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, `{"from":"`...), fx.From...), `","to":"`...)
+		b = append(append(append(b, fx.To...), `","rate":"`...), fx.Rate.String()...)
+		b = append(append(append(b, `","source":"`...), fx.Source...), `","on":"`...)
+		b = append(append(b, fx.On...), `"}`...)
+	}
+	if len(l.FX) > 0 {
+		b = append(b, ']')
+	}
+	return b
 }

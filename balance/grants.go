@@ -83,7 +83,7 @@ func (o *UpdateCustomer) decide(d *decision) (receipt, error) {
 			return nil, err
 		}
 	}
-	d.c.card = o.RateCard
+	d.c.cards.own = o.RateCard
 	d.changes.Cards = append(d.changes.Cards, db.CustomerCard{Customer: d.c.id, Card: o.RateCard})
 	d.kind = "configure"
 	return jsonReceipt(map[string]any{"customer_id": d.c.id, "rate_card_id": o.RateCard, "ver": d.ver}), nil
@@ -106,23 +106,29 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	if g.RatePolicy == credit.Locked {
-		version, err := d.book.VersionAt(d.c.card, d.c.at)
-		if err != nil {
+		var err error
+		card := d.c.cards.at(d.c.at)
+		if g.RateCard, err = d.book.CardID(card); err != nil {
 			return nil, err
 		}
-		g.RateVersion = version
+		if g.RateVersion, err = d.book.VersionAt(card, d.c.at); err != nil {
+			return nil, err
+		}
 	}
 	g.Status, d.kind = credit.StatusPending, "create"
 	if !o.Pending {
 		d.issue(&g)
 	}
 	d.changes.NewGrants = append(d.changes.NewGrants, db.NewGrant{Grant: d.c.add(&g), Metadata: o.Metadata})
-	d.changes.Outbox = append(d.changes.Outbox, db.OutboxRow{
-		Topic: "grant.start", Subject: g.ID.String(), Payload: `{"customer_id":"` + d.c.id.String() + `"}`,
-	})
+	d.changes.Outbox = append(d.changes.Outbox, startOf(d.c.id, g.ID))
 	doc := d.describe(&g)
 	doc.Metadata = o.Metadata
 	return jsonReceipt(doc), nil
+}
+
+// startOf asks for a grant's workflow: the first time, or again.
+func startOf(c credit.CustomerID, g credit.GrantID) db.OutboxRow {
+	return db.OutboxRow{Topic: "grant.start", Subject: g.String(), Payload: `{"customer_id":"` + c.String() + `"}`}
 }
 
 // priceGrant fills in what the price is in the entity's currency.

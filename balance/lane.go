@@ -409,6 +409,9 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 		}
 		l.epoch = b.locked.Epoch
 	}
+	if err := b.foresee(ctx, jobs); err != nil {
+		return nil, err
+	}
 	b.results = make([]result, len(jobs))
 	var waiting []bool
 	for i, j := range jobs {
@@ -420,7 +423,9 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 			skipped = append(skipped, j)
 			continue
 		}
-		b.results[i] = b.judge(j)
+		if b.results[i], err = b.judge(ctx, j); err != nil {
+			return nil, err
+		}
 	}
 	b.close()
 	l.svc.failpoint("decided")
@@ -530,8 +535,21 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 	return nil
 }
 
-// judge decides one job against what the batch has come to so far.
-func (b *batch) judge(j *job) result {
+// judge decides one job against what the batch has come to so far. An error is one of reading, and ends the attempt.
+func (b *batch) judge(ctx context.Context, j *job) (result, error) {
+	for {
+		r := b.decide(j)
+		var w *want
+		if !errors.As(r.err, &w) {
+			return r, nil
+		}
+		if err := b.fetch(ctx, b.customers[j.op.header().Customer], w); err != nil {
+			return result{}, err
+		}
+	}
+}
+
+func (b *batch) decide(j *job) result {
 	h := j.op.header()
 	c := b.customers[h.Customer]
 	if c == nil {
@@ -547,19 +565,22 @@ func (b *batch) judge(j *job) result {
 			return replay(known, h)
 		}
 	}
-	_, reads := j.op.(*ReadBalance)
-	if c.frozen && !reads {
+	if _, looks := j.op.(*ReadBalance); c.frozen && !looks {
 		return result{err: credit.Errorf(credit.CustomerFrozen, "The customer is frozen: its books and balances differ and somebody is looking into it.")}
 	}
 	j.draws = b.lane.draws
-	d := &decision{c: c, book: b.lane.svc.Books(), job: j, ver: c.ver + 1, changes: &b.changes}
+	in := b.lane.svc.rules.Load()
+	d := &decision{c: c, book: in.book, rates: rates{in.rates}, job: j, ver: c.ver + 1, changes: &b.changes}
 	r, err := j.op.decide(d)
 	b.lane.draws = j.draws
+	if w := (*want)(nil); errors.As(err, &w) {
+		return result{err: err}
+	}
 	if err != nil {
 		c.undo = c.undo || j.hint == hintOK
 		return b.refuse(j, err)
 	}
-	if reads {
+	if reads(j.op) {
 		body, err := r(nil)
 		return result{Answer{Body: body, Ver: c.ver}, err}
 	}
@@ -642,6 +663,7 @@ func (b *batch) close() {
 			continue
 		}
 		b.changes.Heads = append(b.changes.Heads, db.HeadRow{Customer: c.id, Ver: c.ver, At: c.at})
+		b.changes.Counters = c.counterRows(b.changes.Counters)
 		for _, t := range c.touched {
 			switch {
 			case !t.edited:
@@ -668,7 +690,7 @@ func (b *batch) publish() {
 		snap := c.base
 		if c.ver != snap.ver || c.undo {
 			was := snap.form
-			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, card: c.card, wallets: c.wallets, grants: c.grants}
+			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, cards: c.cards, wallets: c.wallets, grants: c.grants, counted: c.remembered()}
 			if b.lane.svc.cache != nil {
 				snap.seen, snap.asOf, snap.form = b.began, c.at, was
 				if snap.amountsOnly = was != nil && !c.reshaped && !was.passed(c.at); !snap.amountsOnly {

@@ -112,8 +112,8 @@ func (w world) wish() wish {
 func expected(s *snapshot, w wish, now time.Time) string {
 	need := credit.Need{At: now, Unit: w.unit, Member: w.member, Dims: w.dims}
 	floating := true
-	need.Cost = func(version int) (credit.Amount, error) {
-		floating = floating && version == 0
+	need.Cost = func(at credit.RateLock) (credit.Amount, error) {
+		floating = floating && at.Version == 0
 		return w.amount, nil
 	}
 	sel, err := credit.Select(s.grants, need, nil)

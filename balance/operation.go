@@ -61,6 +61,15 @@ const (
 	MaxAhead = 5 * time.Minute
 )
 
+// Quote asks what a consumption would cost and which grants would pay, and changes nothing; it needs no key. It is refused as the consumption
+// would be at this moment. The receipt is the JSON of a [QuoteDocument].
+type Quote struct {
+	Consume
+	// Maximum has the usage's lines with the quantities that they come to at most. Nil: they are what they are. That there is not enough for
+	// them is no refusal.
+	Maximum []rating.Line
+}
+
 // CreateWallet opens a wallet. A soft-capped one gets an overage grant of OverageLimit credits at OveragePrice for all of them
 // (minor units of the entity's currency). The receipt is the JSON of a [WalletDocument].
 type CreateWallet struct {
@@ -84,8 +93,28 @@ type UpdateCustomer struct {
 	RateCard credit.RateCardID
 }
 
+// AssignCard has a rate card price the customer's events of [From, To), before any other: zero From is now, zero To until further notice. Times
+// in the past are allowed: they count for what is decided from now on. It is refused with assignment_overlaps and rate_card_not_found. The
+// receipt is the JSON of an [AssignmentDocument].
+type AssignCard struct {
+	Header
+	Assignment credit.AssignmentID
+	Card       credit.RateCardID
+	From, To   time.Time
+	Reason     string
+}
+
+// EndAssignment moves the end of an assignment, to now when To is zero: not into the past, nor of one that is over. One that has not begun by its
+// new end never does. It is refused with assignment_not_found and assignment_overlaps. The receipt is the JSON of an [AssignmentDocument].
+type EndAssignment struct {
+	Header
+	Assignment credit.AssignmentID
+	To         time.Time
+	Reason     string
+}
+
 // CreateGrant makes a grant: issued at once, or pending until IssueGrant when its payment is awaited. Basis and TaxBasis are computed
-// here from Price, Tax and FXRate. Grant.Wallet needs only its ID. A locked rate policy takes the version in force. The receipt is
+// here from Price, Tax and FXRate. Grant.Wallet needs only its ID. A locked rate policy takes the card and version in force. The receipt is
 // the JSON of a [GrantDocument]. Key: "grant/<id>/create" when empty.
 type CreateGrant struct {
 	Header
@@ -149,10 +178,6 @@ type FreezeGrant struct {
 // ReadBalance changes nothing and answers with the committed balances, in order with all other operations: the strong read. It needs
 // no key. The receipt is the JSON of a [BalanceDocument].
 type ReadBalance struct{ Header }
-
-func (o *Consume) request() rating.Usage {
-	return rating.Usage{At: o.At, Lines: o.Usage, Dims: o.Dims}
-}
 
 func (o *IssueGrant) grants() []credit.GrantID  { return []credit.GrantID{o.Grant} }
 func (o *Expire) grants() []credit.GrantID      { return []credit.GrantID{o.Grant} }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/rating"
 )
 
 // proposer tells the cache of operations on their way to a lane, and asks it about consumptions: all that arrived while it asked about
@@ -66,7 +67,7 @@ func (p *proposer) ask(jobs []*job) {
 	}
 	places := make([]place, len(jobs))
 	for i, j := range jobs {
-		if _, reads := j.op.(*ReadBalance); reads {
+		if reads(j.op) {
 			continue
 		}
 		id := j.op.header().Customer
@@ -110,11 +111,11 @@ func (s *Service) wish(o *Consume) (wish, bool) {
 		return w, true
 	}
 	// The default card is a guess: a customer with a card of its own is priced by the decision.
-	usage := o.request()
+	usage := rating.Usage{At: o.At, Lines: o.Usage, Dims: o.Dims}
 	if usage.At.IsZero() {
 		usage.At = time.Now()
 	}
-	priced, err := s.Books().Price(credit.RateCardID{}, 0, usage)
+	priced, err := s.Books().Price(credit.RateCardID{}, 0, usage, nil, nil)
 	if err != nil {
 		return w, false
 	}

@@ -26,8 +26,46 @@ type ConsumeReceipt struct {
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	Pricing    []PricingDocument `json:"pricing,omitempty"` // one per rate version used; none for an explicit amount
 	Draws      []DrawDocument    `json:"draws"`
-	DrawOrder  int               `json:"draw_order"` // version of the draw-down order
-	Available  string            `json:"available"`  // left to this customer in this unit, all wallets
+	GivenBack  string            `json:"given_back,omitempty"` // credits returned, when the usage makes earlier usage of its period cheaper by more than it costs
+	Returns    []DrawDocument    `json:"returns,omitempty"`    // the grants that they went to, left being what those have then
+	DrawOrder  int               `json:"draw_order"`           // version of the draw-down order
+	Available  string            `json:"available"`            // left to this customer in this unit, all wallets
+}
+
+// QuoteDocument says what a consumption would do. Its fields are those of a [ConsumeReceipt], of what would be taken.
+type QuoteDocument struct {
+	CustomerID credit.CustomerID `json:"customer_id"`
+	MemberID   *credit.MemberID  `json:"member_id,omitempty"`
+	Ver        int64             `json:"ver"` // the customer's version at which it holds
+	Unit       string            `json:"unit"`
+	ServiceAt  Instant           `json:"service_at"`
+	QuotedAt   Instant           `json:"quoted_at"`
+	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
+	ChargeDocument
+	DrawOrder int             `json:"draw_order"`
+	Maximum   *ChargeDocument `json:"maximum,omitempty"` // at the maximum quantities; partial when there is not enough for them
+}
+
+// ChargeDocument is what a usage costs and who pays.
+type ChargeDocument struct {
+	Amount    string            `json:"amount"`
+	Partial   bool              `json:"partial,omitempty"`
+	Shortfall string            `json:"shortfall,omitempty"` // credits wanting, when partial
+	Pricing   []json.RawMessage `json:"pricing,omitempty"`   // each a [PricingDocument]
+	Draws     []DrawDocument    `json:"draws"`
+	GivenBack string            `json:"given_back,omitempty"` // what would be returned
+	Available string            `json:"available"`            // what would be left to the customer in this unit
+}
+
+// AssignmentDocument says that a rate card prices a customer's events of a time.
+type AssignmentDocument struct {
+	ID         credit.AssignmentID `json:"id"`
+	CustomerID credit.CustomerID   `json:"customer_id"`
+	RateCardID credit.RateCardID   `json:"rate_card_id"`
+	ValidFrom  Instant             `json:"valid_from"`
+	ValidTo    *Instant            `json:"valid_to"` // null: until further notice
+	Reason     string              `json:"reason"`
+	Ver        int64               `json:"ver,omitempty"` // in the answer to an operation
 }
 
 // PricingDocument is how a usage was priced under one version of a rate card.
@@ -45,9 +83,31 @@ type LineDocument struct {
 	Meter      string            `json:"meter"`
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	Quantity   string            `json:"quantity"`
-	Price      string            `json:"price"`
-	Per        string            `json:"per"`
-	Cost       string            `json:"cost"` // exact credits, before the event's total is rounded
+	Model      string            `json:"model,omitempty"`     // the rate's; none: per_unit
+	Price      string            `json:"price,omitempty"`     // none: the rate has tiers or goes by cost
+	Per        string            `json:"per,omitempty"`       // with Price
+	Currency   string            `json:"currency,omitempty"`  // of the rate's prices; none: credits
+	Cost       string            `json:"cost"`                // exact credits, before the event's total is rounded; below 0 when earlier usage becomes cheaper
+	RateCard   string            `json:"rate_card,omitempty"` // the extended card that priced the line; none: the usage's own
+	Version    int               `json:"version,omitempty"`   // with RateCard
+	Counter    *CounterDocument  `json:"counter,omitempty"`
+	FX         []FXDocument      `json:"fx,omitempty"`
+}
+
+// CounterDocument is what a rate's counter of a period stood at when a line was priced.
+type CounterDocument struct {
+	Key    string `json:"key"` // as the rating package writes it
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+// FXDocument is an exchange rate that a line was priced with.
+type FXDocument struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Rate   string `json:"rate"` // of to for 1 of from
+	Source string `json:"source"`
+	On     string `json:"on"` // the day it was published for
 }
 
 // DrawDocument is one grant's share.
@@ -74,29 +134,30 @@ type WalletDocument struct {
 
 // GrantDocument describes a grant. State is as of the document's making.
 type GrantDocument struct {
-	ID          credit.GrantID    `json:"id"`
-	CustomerID  credit.CustomerID `json:"customer_id"`
-	WalletID    credit.WalletID   `json:"wallet_id"`
-	Unit        string            `json:"unit"`
-	Type        credit.GrantType  `json:"type"`
-	State       credit.State      `json:"state"`
-	Priority    int               `json:"priority"`
-	Scope       credit.Scope      `json:"scope"`
-	MemberID    *credit.MemberID  `json:"member_id,omitempty"`
-	EffectiveAt Instant           `json:"effective_at"`
-	ExpiresAt   *Instant          `json:"expires_at"`
-	Price       *PriceDocument    `json:"price,omitempty"`
-	CostBasis   *MoneyDocument    `json:"cost_basis,omitempty"` // in the entity's currency
-	RatePolicy  credit.RatePolicy `json:"rate_policy"`
-	RateVersion int               `json:"rate_version,omitempty"`
-	PaymentRef  string            `json:"payment_ref,omitempty"`
-	Amount      string            `json:"amount"`
-	Balance     GrantBalance      `json:"balance"`
-	CreatedAt   Instant           `json:"created_at"`
-	IssuedAt    *Instant          `json:"issued_at"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Reason      string            `json:"reason,omitempty"` // in the answer to an operation that has one
-	Ver         int64             `json:"ver,omitempty"`    // in the answer to an operation
+	ID          credit.GrantID     `json:"id"`
+	CustomerID  credit.CustomerID  `json:"customer_id"`
+	WalletID    credit.WalletID    `json:"wallet_id"`
+	Unit        string             `json:"unit"`
+	Type        credit.GrantType   `json:"type"`
+	State       credit.State       `json:"state"`
+	Priority    int                `json:"priority"`
+	Scope       credit.Scope       `json:"scope"`
+	MemberID    *credit.MemberID   `json:"member_id,omitempty"`
+	EffectiveAt Instant            `json:"effective_at"`
+	ExpiresAt   *Instant           `json:"expires_at"`
+	Price       *PriceDocument     `json:"price,omitempty"`
+	CostBasis   *MoneyDocument     `json:"cost_basis,omitempty"` // in the entity's currency
+	RatePolicy  credit.RatePolicy  `json:"rate_policy"`
+	RateCardID  *credit.RateCardID `json:"rate_card_id,omitempty"` // of which rate_version is
+	RateVersion int                `json:"rate_version,omitempty"`
+	PaymentRef  string             `json:"payment_ref,omitempty"`
+	Amount      string             `json:"amount"`
+	Balance     GrantBalance       `json:"balance"`
+	CreatedAt   Instant            `json:"created_at"`
+	IssuedAt    *Instant           `json:"issued_at"`
+	Metadata    map[string]string  `json:"metadata,omitempty"`
+	Reason      string             `json:"reason,omitempty"` // in the answer to an operation that has one
+	Ver         int64              `json:"ver,omitempty"`    // in the answer to an operation
 }
 
 // GrantBalance is where the granted credits are.
@@ -208,6 +269,9 @@ func DescribeGrant(g *credit.Grant, scale int, currency string, t time.Time) Gra
 	}
 	if !g.MemberID.IsZero() {
 		d.MemberID = &g.MemberID
+	}
+	if !g.RateCard.IsZero() {
+		d.RateCardID = &g.RateCard
 	}
 	if g.Price.Currency != "" {
 		d.Price = describePrice(g.Price, g.Tax)

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/fx"
 	"github.com/tallystick/tallystick/credit/rating"
 	"github.com/tallystick/tallystick/db"
 )
@@ -27,6 +28,7 @@ type Config struct {
 	MaxWait   time.Duration // before an operation that has not been carried out is given up; 2 s
 	Deadline  time.Duration // before an operation whose outcome is unknown is answered so; 5 s
 	Snapshots int           // customers remembered by each lane; 65,536
+	FX        fx.Policy     // of exchange rates; fx.DefaultPolicy
 
 	Registry prometheus.Registerer // nil: metrics are kept and not published
 	Tracer   trace.Tracer          // nil: no traces
@@ -70,7 +72,7 @@ type Service struct {
 	stop      chan struct{}
 	stopOnce  sync.Once
 
-	book  atomic.Pointer[rating.Book]
+	rules atomic.Pointer[rules]
 	units atomic.Pointer[map[string]credit.Unit]
 	unit  sync.Mutex // held while units are read again
 }
@@ -84,6 +86,7 @@ func NewService(ctx context.Context, cfg Config, arbiter *db.Arbiter, store *db.
 	setDefault(&cfg.MaxWait, 2*time.Second)
 	setDefault(&cfg.Deadline, 5*time.Second)
 	setDefault(&cfg.Snapshots, 1<<16)
+	setDefault(&cfg.FX, fx.DefaultPolicy)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -167,8 +170,7 @@ func (s *Service) Do(ctx context.Context, op Operation) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	_, reads := op.(*ReadBalance)
-	s.enqueue(ctx, j, !reads && s.cacheAnswers())
+	s.enqueue(ctx, j, !reads(op) && s.cacheAnswers())
 	r := <-j.done
 	return r.answer, r.err
 }
@@ -209,13 +211,15 @@ func (s *Service) prepare(op Operation) (*job, error) {
 	j := &job{svc: s, op: op, since: time.Now(), done: make(chan result, 1)}
 	switch o := op.(type) {
 	case *Consume:
-		if o.Amount < 0 || o.Amount > credit.MaxAmount || (o.Amount > 0) == (len(o.Usage) > 0) {
-			return nil, credit.Errorf(credit.InvalidAmount, "A consumption has either a positive amount or a usage.")
+		if err := s.checkConsume(o); err != nil {
+			return nil, err
 		}
-		if o.Amount > 0 {
-			if _, err := s.Unit(o.Unit); err != nil {
-				return nil, err
-			}
+	case *Quote:
+		if err := s.checkConsume(&o.Consume); err != nil {
+			return nil, err
+		}
+		if o.Maximum != nil && len(o.Maximum) != len(o.Usage) {
+			return nil, credit.Errorf(credit.InvalidRequest, "The maximum has as many lines as the usage.")
 		}
 	case *CreateWallet:
 		if _, err := s.Unit(o.Wallet.Unit); err != nil {
@@ -244,13 +248,33 @@ func (s *Service) prepare(op Operation) (*job, error) {
 	}
 	if h.Key != "" {
 		j.keyed, j.digest = true, KeyDigest(h.Key)
-	} else if _, reads := op.(*ReadBalance); !reads {
+	} else if !reads(op) {
 		if _, expires := op.(*Expire); !expires {
 			return nil, credit.Errorf(credit.InvalidRequest, "An idempotency key is required.")
 		}
 		h.Key = "grant/" + op.(*Expire).Grant.String() + "/expire"
 	}
 	return j, nil
+}
+
+// reads tells whether an operation changes nothing.
+func reads(op Operation) bool {
+	switch op.(type) {
+	case *ReadBalance, *Quote:
+		return true
+	}
+	return false
+}
+
+func (s *Service) checkConsume(o *Consume) error {
+	if o.Amount < 0 || o.Amount > credit.MaxAmount || (o.Amount > 0) == (len(o.Usage) > 0) {
+		return credit.Errorf(credit.InvalidAmount, "A consumption has either a positive amount or a usage.")
+	}
+	if o.Amount > 0 {
+		_, err := s.Unit(o.Unit)
+		return err
+	}
+	return nil
 }
 
 func (s *Service) cacheAnswers() bool { return s.cache != nil && s.cache.breaker.closed() }
@@ -292,24 +316,48 @@ func RequestDigest(parts ...string) [16]byte {
 	return [16]byte(sum[:16])
 }
 
-// Books returns the rate cards as last read.
-func (s *Service) Books() *rating.Book { return s.book.Load() }
+// rules are what prices usage, all of one version of the configuration.
+type rules struct {
+	book  *rating.Book
+	rates *fx.Table
+}
 
-// ReloadBook reads the rate cards again.
+// Books returns the rate cards as last read.
+func (s *Service) Books() *rating.Book { return s.rules.Load().book }
+
+// Rates returns the exchange rates as last read: those of events that may still come, in the version of the configuration that [Service.Books]
+// has.
+func (s *Service) Rates() *fx.Table { return s.rules.Load().rates }
+
+// ReloadBook reads the rate cards and exchange rates again.
 func (s *Service) ReloadBook(ctx context.Context) error {
-	ver, cards, err := s.store.RateCards(ctx)
+	oldest := s.cfg.Now().Add(-MaxAge).AddDate(0, 0, -s.cfg.FX.MaxAgeDays-1)
+	c, err := s.store.Configuration(ctx, oldest)
 	if err != nil {
 		return err
 	}
-	book, err := rating.NewBook(ver, cards)
+	book, err := rating.NewBook(c.Ver, c.Cards)
 	if err != nil {
 		return fmt.Errorf("compile the rate cards: %w", err)
+	}
+	rates, err := fx.NewTable(s.cfg.FX, c.Quotes)
+	if err != nil {
+		return fmt.Errorf("compile the exchange rates: %w", err)
 	}
 	if err := s.readUnits(ctx); err != nil { // those of new cards must be known before a decision needs them
 		return err
 	}
-	s.book.Store(book)
+	s.rules.Store(&rules{book, rates})
 	return nil
+}
+
+// Refresh reads the rate cards and exchange rates again if they have changed: for those who ask without an operation.
+func (s *Service) Refresh(ctx context.Context) error {
+	ver, err := s.store.ConfigurationVersion(ctx)
+	if err != nil || ver == s.Books().Ver {
+		return err
+	}
+	return s.ReloadBook(ctx)
 }
 
 // Unit returns a unit by its code. One that was made since units were last read is found too. The refusals are unit_not_found and, when

@@ -15,9 +15,10 @@ type snapshot struct {
 	at       time.Time // of the newest operation
 	seen     time.Time // when this was the newest version, by this process's clock; zero for what is never cached
 	currency string
-	card     credit.RateCardID
+	cards    cards
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
+	counted  counters        // those that were asked for
 
 	// For the cache; zero in a snapshot that is not brought there.
 	asOf        time.Time // by the clock of Postgres
@@ -37,7 +38,23 @@ func (f *form) passed(t time.Time) bool { return f.until >= 0 && t.UnixMicro() >
 
 func newSnapshot(epoch string, h db.Head, s *db.CustomerState) *snapshot {
 	slices.SortFunc(s.Grants, credit.CompareDrawOrder)
-	return &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, currency: s.Currency, card: s.RateCard, wallets: s.Wallets, grants: s.Grants}
+	return &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, currency: s.Currency, cards: cards{s.RateCard, s.Assignments}, wallets: s.Wallets, grants: s.Grants}
+}
+
+// cards are what prices a customer's usage. Their slice is shared and never changed.
+type cards struct {
+	own      credit.RateCardID // of events at which none is assigned; zero: the default card
+	assigned []db.Assignment   // by From; their ranges do not overlap
+}
+
+// at returns the card of an event at t; zero: the default card.
+func (c *cards) at(t time.Time) credit.RateCardID {
+	for i := len(c.assigned) - 1; i >= 0; i-- {
+		if a := &c.assigned[i]; !t.Before(a.From) && (a.To.IsZero() || t.Before(a.To)) {
+			return a.Card
+		}
+	}
+	return c.own
 }
 
 // available sums what a customer has in a unit, overage and what has expired by t not counted.

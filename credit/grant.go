@@ -84,7 +84,8 @@ type Grant struct {
 	TaxBasis    int64 // Tax in the entity's currency, minor units
 	PaymentRef  string
 	RatePolicy  RatePolicy
-	RateVersion int // when Locked
+	RateVersion int        // when Locked
+	RateCard    RateCardID // of which RateVersion is, when Locked; zero: the customer's card
 	CreatedAt   time.Time
 	IssuedAt    time.Time // zero while pending
 	Amount      Amount    // N
@@ -92,6 +93,16 @@ type Grant struct {
 	// Granted = Available + Held + Consumed + Expired + Refunded + Voided + Transferred, each of them >= 0.
 	Granted, Available, Held, Consumed, Expired, Refunded, Voided, Transferred Amount
 }
+
+// RateLock is a version of a rate card to which a price is tied. Zero: none, the card and version in force at the time of the usage. Card
+// alone zero: the customer's card.
+type RateLock struct {
+	Card    RateCardID
+	Version int
+}
+
+// Lock returns what the grant's price is tied to.
+func (g *Grant) Lock() RateLock { return RateLock{g.RateCard, g.RateVersion} }
 
 // Serves tells whether the grant may pay, at t, for a member's usage with these dimensions. Available is not looked at.
 // The member is zero when none is named; a grant bound to a member then does not serve.

@@ -22,6 +22,8 @@ type (
 	cardKind     struct{}
 	entryKind    struct{}
 	requestKind  struct{}
+	draftKind    struct{}
+	assignKind   struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -32,17 +34,21 @@ func (refundKind) prefix() string   { return "rfd" }
 func (cardKind) prefix() string     { return "crd" }
 func (entryKind) prefix() string    { return "jrn" }
 func (requestKind) prefix() string  { return "req" }
+func (draftKind) prefix() string    { return "drf" }
+func (assignKind) prefix() string   { return "asg" }
 
 // The identifiers of the product, each with its own prefix.
 type (
-	CustomerID = ID[customerKind]
-	MemberID   = ID[memberKind]
-	WalletID   = ID[walletKind]
-	GrantID    = ID[grantKind]
-	RefundID   = ID[refundKind]
-	RateCardID = ID[cardKind]
-	EntryID    = ID[entryKind]
-	RequestID  = ID[requestKind]
+	CustomerID   = ID[customerKind]
+	MemberID     = ID[memberKind]
+	WalletID     = ID[walletKind]
+	GrantID      = ID[grantKind]
+	RefundID     = ID[refundKind]
+	RateCardID   = ID[cardKind]
+	EntryID      = ID[entryKind]
+	RequestID    = ID[requestKind]
+	DraftID      = ID[draftKind]
+	AssignmentID = ID[assignKind]
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

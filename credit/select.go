@@ -14,31 +14,32 @@ type Need struct {
 	Unit   string
 	Member MemberID // zero: none named
 	Dims   Dimensions
-	// Cost returns what the usage costs under a rate version: 0 is the version in force at the time of the usage, which
-	// prices floating grants. An explicit amount costs the same under every version.
-	Cost func(version int) (Amount, error)
+	// Cost returns what the usage costs at a rate: the zero lock is the card and version in force at the time of the usage, which
+	// price floating grants. An explicit amount costs the same at every one.
+	Cost func(at RateLock) (Amount, error)
 }
 
 // Selection is the outcome of [Select].
 type Selection struct {
 	Draws []Draw
 	Total Amount // what the draws sum to
-	// Short is what is still wanting when the grants are used up, in credits of the version that priced last; 0 means that
+	// Short is what is still wanting when the grants are used up, in credits of the rate that priced last; 0 means that
 	// the draws pay for everything.
 	Short Amount
 	// Elsewhere is what the customer has in this unit at that instant and may not use for this (other scope, other member, frozen),
 	// overage not counted. The walk ends when everything is paid for, so it is complete only when Short > 0.
 	Elsewhere Amount
-	// Versions lists the rate versions that the usage was priced at, in order of use; never empty. Short is in credits of the last.
-	Versions []int
+	// Rates lists what the usage was priced at, in order of use; never empty. Short is in credits of the last.
+	Rates []RateLock
 }
 
 // Select walks grants in draw-down order and takes what the need asks for, all of one grant before the next. The grants must be
-// sorted by [CompareDrawOrder]; they are not changed. When a walk passes from a grant of one rate version to a grant of
+// sorted by [CompareDrawOrder]; they are not changed. When a walk passes from a grant of one rate to a grant of
 // another, the part still to pay is carried over at the ratio of the two costs, rounded up to a step.
 func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 	s := Selection{Draws: into[:0]}
-	version, cost := -1, Amount(0)
+	var rate RateLock
+	priced, cost := false, Amount(0)
 	for _, g := range grants {
 		if g.Wallet.Unit != need.Unit || g.Available == 0 {
 			continue
@@ -49,19 +50,19 @@ func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 			}
 			continue
 		}
-		if want := g.RateVersion; want != version {
+		if want := g.Lock(); !priced || want != rate {
 			next, err := need.Cost(want)
 			if err != nil {
 				return Selection{}, err
 			}
 			switch {
-			case version < 0:
+			case !priced:
 				s.Short = next
 			case cost > 0:
 				s.Short = Amount(MulDivUp(int64(s.Short), int64(next), int64(cost)))
 			}
-			version, cost = want, next
-			s.Versions = append(s.Versions, want)
+			rate, priced, cost = want, true, next
+			s.Rates = append(s.Rates, want)
 		}
 		if s.Short == 0 {
 			break
@@ -74,12 +75,12 @@ func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 			break
 		}
 	}
-	if version < 0 {
-		next, err := need.Cost(0)
+	if !priced {
+		next, err := need.Cost(RateLock{})
 		if err != nil {
 			return Selection{}, err
 		}
-		s.Short, s.Versions = next, append(s.Versions, 0)
+		s.Short, s.Rates = next, append(s.Rates, RateLock{})
 	}
 	return s, nil
 }

@@ -13,12 +13,12 @@ import (
 	"github.com/tallystick/tallystick/credit"
 )
 
-func costs(byVersion ...credit.Amount) func(int) (credit.Amount, error) {
-	return func(version int) (credit.Amount, error) { return byVersion[version], nil }
+func costs(byVersion ...credit.Amount) func(credit.RateLock) (credit.Amount, error) {
+	return func(at credit.RateLock) (credit.Amount, error) { return byVersion[at.Version], nil }
 }
 
-func fixed(cost credit.Amount) func(int) (credit.Amount, error) {
-	return func(int) (credit.Amount, error) { return cost, nil }
+func fixed(cost credit.Amount) func(credit.RateLock) (credit.Amount, error) {
+	return func(credit.RateLock) (credit.Amount, error) { return cost, nil }
 }
 
 func with(id byte, available credit.Amount, change ...func(*credit.Grant)) *credit.Grant {
@@ -34,6 +34,29 @@ func locked(version int) func(*credit.Grant) {
 	return func(g *credit.Grant) { g.RatePolicy, g.RateVersion = credit.Locked, version }
 }
 
+func versionsOf(s credit.Selection) (numbers []int) {
+	for _, r := range s.Rates {
+		numbers = append(numbers, r.Version)
+	}
+	return numbers
+}
+
+// The same number of another card is another rate.
+func TestSelectTellsCardsApart(t *testing.T) {
+	of := func(card byte, version int) func(*credit.Grant) {
+		return func(g *credit.Grant) {
+			g.RatePolicy, g.RateVersion, g.RateCard = credit.Locked, version, credit.RateCardID{card}
+		}
+	}
+	grants := []*credit.Grant{with(1, 5, of(1, 1)), with(2, 99, of(2, 1))}
+	s, err := credit.Select(grants, credit.Need{At: noon, Unit: "CRD", Cost: func(at credit.RateLock) (credit.Amount, error) {
+		return map[credit.RateCardID]credit.Amount{{1}: 10, {2}: 30}[at.Card], nil
+	}}, nil)
+	if err != nil || s.Total != 20 || len(s.Rates) != 2 { // half of 10, then half of 30
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 func TestSelect(t *testing.T) {
 	frozen := func(g *credit.Grant) { g.Frozen = true }
 	overage := func(g *credit.Grant) { g.Type = credit.Overage }
@@ -43,7 +66,7 @@ func TestSelect(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		grants           []*credit.Grant
-		cost             func(int) (credit.Amount, error)
+		cost             func(credit.RateLock) (credit.Amount, error)
 		draws            string // grant:amount in order
 		short, elsewhere credit.Amount
 		versions         []int
@@ -82,15 +105,15 @@ func TestSelect(t *testing.T) {
 			got += fmt.Sprintf("%d:%d", d.Grant.ID[15], d.Amount)
 			total += d.Amount
 		}
-		if got != c.draws || s.Total != total || s.Short != c.short || s.Elsewhere != c.elsewhere || !slices.Equal(s.Versions, c.versions) {
-			t.Errorf("%s: draws %q, total %d, short %d, elsewhere %d, versions %d", c.name, got, s.Total, s.Short, s.Elsewhere, s.Versions)
+		if got != c.draws || s.Total != total || s.Short != c.short || s.Elsewhere != c.elsewhere || !slices.Equal(versionsOf(s), c.versions) {
+			t.Errorf("%s: draws %q, total %d, short %d, elsewhere %d, versions %d", c.name, got, s.Total, s.Short, s.Elsewhere, versionsOf(s))
 		}
 	}
 }
 
 func TestSelectReportsWhatCostReports(t *testing.T) {
 	refusal := credit.Errorf(credit.NoRate, "no")
-	cost := func(int) (credit.Amount, error) { return 0, refusal }
+	cost := func(credit.RateLock) (credit.Amount, error) { return 0, refusal }
 	for _, grants := range [][]*credit.Grant{nil, {with(1, 5)}} {
 		if s, err := credit.Select(grants, credit.Need{At: noon, Unit: "CRD", Cost: cost}, nil); !errors.Is(err, refusal) || s.Draws != nil {
 			t.Errorf("%+v, %v", s, err)
@@ -184,7 +207,7 @@ func TestSelectTakesInOrderAndOnlyWhatMayServe(t *testing.T) {
 		if len(rest) > 0 {
 			t.Fatalf("draws are out of order: %+v", s.got.Draws)
 		}
-		if total != s.got.Total || s.got.Short < 0 || len(s.got.Versions) == 0 {
+		if total != s.got.Total || s.got.Short < 0 || len(versionsOf(s.got)) == 0 {
 			t.Fatalf("%+v, of which the draws sum to %d", s.got, total)
 		}
 	})
@@ -217,8 +240,8 @@ func TestSelectAtOneVersionPaysExactly(t *testing.T) {
 		if s.got.Total+s.got.Short != s.cost[0] {
 			t.Fatalf("%d drawn and %d short of %d", s.got.Total, s.got.Short, s.cost[0])
 		}
-		if !slices.Equal(s.got.Versions, []int{0}) {
-			t.Fatalf("versions %d", s.got.Versions)
+		if !slices.Equal(versionsOf(s.got), []int{0}) {
+			t.Fatalf("versions %d", versionsOf(s.got))
 		}
 	})
 }
@@ -247,8 +270,8 @@ func TestSelectAcrossVersionsPaysTheWholeEvent(t *testing.T) {
 			version, versions = 0, []int{0}
 		}
 		// Without a free version, whatever is priced is drawn.
-		if !slices.Equal(versions, s.got.Versions) {
-			t.Fatalf("versions %d, drawn at %d", s.got.Versions, versions)
+		if !slices.Equal(versions, versionsOf(s.got)) {
+			t.Fatalf("versions %d, drawn at %d", versionsOf(s.got), versions)
 		}
 		paid.Add(paid, part(s.got.Short, version))
 		over := paid.Sub(paid, big.NewRat(1, 1))

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/rating"
 	"github.com/tallystick/tallystick/db/internal/sqlc"
 )
 
@@ -97,7 +98,7 @@ func (s *Store) Change(ctx context.Context, a Audited, do func(context.Context, 
 				return err
 			}
 		}
-		if o, err = do(ctx, &Catalog{q: q}); err != nil {
+		if o, err = do(ctx, &Catalog{q: q, documents: &s.documents}); err != nil {
 			return err
 		}
 		if o.Detail != nil {
@@ -145,7 +146,10 @@ func findKey(ctx context.Context, q *sqlc.Queries, a Audited, digest Digest) (Ou
 }
 
 // Catalog changes reference data, customers, members and keys within [Store.Change].
-type Catalog struct{ q *sqlc.Queries }
+type Catalog struct {
+	q         *sqlc.Queries
+	documents *documents // the store's
+}
 
 // AddUnit makes a kind of credit. A code that is taken is refused with already_exists, here and below.
 func (c *Catalog) AddUnit(ctx context.Context, u credit.Unit) (UnitRow, error) {
@@ -175,17 +179,49 @@ func (c *Catalog) AddRateCard(ctx context.Context, card RateCardRow) (RateCardRo
 	return card, wrap(c.q.BumpConfiguration(ctx), "bump configuration")
 }
 
-// PublishRateCard adds the next version of a card. A zero EffectiveAt is now; the document must have been checked.
+// Lead is how long after its publication a version comes into force that is to do so at once, unless it is a card's first: a batch that
+// began before the publication was committed has been judged by then, and every later one sees it. So no event is priced by the version
+// before at an instant at which this one was in force.
+const Lead = time.Second
+
+// PublishRateCard adds the next version of a card. A zero EffectiveAt is as soon as can be: see [Lead]. A document with faults, or one that extends
+// what it cannot, is refused with their pointers into it.
 func (c *Catalog) PublishRateCard(ctx context.Context, id credit.RateCardID, v RateCardVersionRow) (RateCardVersionRow, error) {
 	if _, err := c.q.LockRateCard(ctx, uuidOf(id)); err != nil {
 		return v, found(err, credit.Errorf(credit.RateCardNotFound, "There is no such rate card."), "lock rate card")
 	}
-	row, err := c.q.AddRateCardVersion(ctx, sqlc.AddRateCardVersionParams{CardID: uuidOf(id), EffectiveAt: timeOf(v.EffectiveAt), Document: v.Document, PublishedBy: v.PublishedBy})
+	doc, err := rating.Parse(v.Document)
+	if err != nil {
+		return v, err
+	}
+	if doc.Extends.Card != "" {
+		if err := c.checkExtends(ctx, id, doc); err != nil {
+			return v, err
+		}
+	}
+	row, err := c.q.AddRateCardVersion(ctx, sqlc.AddRateCardVersionParams{CardID: uuidOf(id), EffectiveAt: timeOf(v.EffectiveAt), Document: v.Document, PublishedBy: v.PublishedBy,
+		LeadSeconds: Lead.Seconds()})
 	if err != nil {
 		return v, wrap(err, "add rate card version")
 	}
 	v.Version, v.EffectiveAt, v.PublishedAt = int(row.Version), fromTime(row.EffectiveAt), fromTime(row.PublishedAt)
 	return v, wrap(c.q.BumpConfiguration(ctx), "bump configuration")
+}
+
+// checkExtends refuses a document that extends what it cannot. Nobody else publishes until this transaction is over.
+func (c *Catalog) checkExtends(ctx context.Context, id credit.RateCardID, doc *rating.Document) error {
+	if err := c.q.LockConfiguration(ctx); err != nil {
+		return wrap(err, "lock configuration")
+	}
+	cards, err := c.documents.readCards(ctx, c.q)
+	if err != nil {
+		return wrap(err, "read rate cards")
+	}
+	book, err := rating.NewBook(0, cards)
+	if err != nil {
+		return fmt.Errorf("compile the rate cards: %w", err)
+	}
+	return book.CheckPublish(id, doc)
 }
 
 // AddCustomer makes a customer and the head of its history.

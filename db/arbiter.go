@@ -165,10 +165,11 @@ type StoredAnswer struct {
 
 // CustomerState is a customer's wallets and open grants.
 type CustomerState struct {
-	Currency string            // of its legal entity
-	RateCard credit.RateCardID // zero: the default card
-	Wallets  map[credit.WalletID]*credit.Wallet
-	Grants   []*credit.Grant // open ones, in no order
+	Currency    string            // of its legal entity
+	RateCard    credit.RateCardID // zero: the default card
+	Assignments []Assignment      // of rate cards that may still price an event, by From
+	Wallets     map[credit.WalletID]*credit.Wallet
+	Grants      []*credit.Grant // open ones, in no order
 }
 
 // Lock begins a transaction, locks and reads. On an error nothing has changed and the lane is closed.
@@ -277,6 +278,94 @@ func (l *Lane) Load(ctx context.Context, customers []credit.CustomerID) (map[cre
 	return out, nil
 }
 
+// CounterRef names a counter of a customer.
+type CounterRef struct {
+	Customer credit.CustomerID
+	Key      string
+}
+
+// Counters reads what rate cards have counted, within the transaction that Lock began; one that is not there has counted nothing. On an
+// error the lane is closed.
+func (l *Lane) Counters(ctx context.Context, refs []CounterRef) (map[CounterRef]string, error) {
+	customers, keys := make([]pgtype.UUID, len(refs)), make([]string, len(refs))
+	for i, r := range refs {
+		customers[i], keys[i] = uuidOf(r.Customer), r.Key
+	}
+	out := make(map[CounterRef]string, len(refs))
+	b := &pgx.Batch{}
+	b.Queue(sqlc.ReadCounters, customers, keys)
+	err := l.send(ctx, b, func(res pgx.BatchResults) error {
+		return each(res, func(rows pgx.Rows) error {
+			var customer pgtype.UUID
+			var key, value string
+			if err := rows.Scan(&customer, &key, &value); err != nil {
+				return err
+			}
+			out[CounterRef{customer.Bytes, key}] = value
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	return out, nil
+}
+
+// maxDrawn bounds how many grants credits are given back to at once.
+const maxDrawn = 1_000
+
+// Drawn reads the customer's grants in a unit that something is consumed of, the one drawn last first, within the transaction that Lock
+// began. Wallet has only its ID. On an error the lane is closed.
+func (l *Lane) Drawn(ctx context.Context, customer credit.CustomerID, unit string) ([]*credit.Grant, error) {
+	var order []pgtype.UUID
+	b := &pgx.Batch{}
+	b.Queue(sqlc.ReadDrawn, unit, uuidOf(customer), maxDrawn)
+	if err := l.send(ctx, b, func(res pgx.BatchResults) error {
+		return each(res, func(rows pgx.Rows) error {
+			var id pgtype.UUID
+			err := rows.Scan(&id)
+			order = append(order, id)
+			return err
+		})
+	}); err != nil {
+		return nil, fmt.Errorf("find drawn grants: %w", err)
+	}
+	byID := make(map[credit.GrantID]*credit.Grant, len(order))
+	b = &pgx.Batch{}
+	b.Queue(sqlc.ReadGrants, order)
+	if err := l.send(ctx, b, func(res pgx.BatchResults) error {
+		return each(res, func(rows pgx.Rows) error {
+			g, err := scanGrant(rows)
+			if err == nil {
+				byID[g.ID] = g
+			}
+			return err
+		})
+	}); err != nil {
+		return nil, fmt.Errorf("read drawn grants: %w", err)
+	}
+	grants := make([]*credit.Grant, 0, len(order))
+	for _, id := range order {
+		if g := byID[id.Bytes]; g != nil {
+			grants = append(grants, g)
+		}
+	}
+	return grants, nil
+}
+
+// send runs statements within the transaction and has their results read. On an error the lane is closed.
+func (l *Lane) send(ctx context.Context, b *pgx.Batch, read func(pgx.BatchResults) error) error {
+	res := l.conn.SendBatch(ctx, b)
+	err := read(res)
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		l.Close()
+	}
+	return err
+}
+
 func queueLoad(b *pgx.Batch, customers []credit.CustomerID) {
 	if len(customers) == 0 {
 		return
@@ -291,11 +380,18 @@ func readLoad(res pgx.BatchResults) (map[credit.CustomerID]*CustomerState, error
 	out := make(map[credit.CustomerID]*CustomerState)
 	if err := each(res, func(rows pgx.Rows) error {
 		var id, card pgtype.UUID
+		var assignments []byte
 		s := &CustomerState{Wallets: make(map[credit.WalletID]*credit.Wallet)}
-		if err := rows.Scan(&id, &s.Currency, &card); err != nil {
+		if err := rows.Scan(&id, &s.Currency, &card, &assignments); err != nil {
 			return err
 		}
 		s.RateCard = card.Bytes
+		if assignments != nil {
+			var err error
+			if s.Assignments, err = readAssignments(assignments); err != nil {
+				return err
+			}
+		}
 		out[id.Bytes] = s
 		return nil
 	}); err != nil {
@@ -351,7 +447,7 @@ func each(res pgx.BatchResults, do func(pgx.Rows) error) error {
 
 func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var g credit.Grant
-	var id, customer, wallet, member pgtype.UUID
+	var id, customer, wallet, member, card pgtype.UUID
 	var scope []byte
 	var effective, expires, created, issued pgtype.Timestamptz
 	var currency, paymentRef pgtype.Text
@@ -359,11 +455,11 @@ func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var version pgtype.Int4
 	if err := rows.Scan(&id, &customer, &wallet, (*string)(&g.Type), (*string)(&g.Status), &g.Frozen, &g.Priority, &scope, &member,
 		&effective, &expires, &g.Price.Minor, &g.Tax, &currency, &fx, &g.Basis, &g.TaxBasis, &paymentRef, (*string)(&g.RatePolicy), &version,
-		&created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
+		&card, &created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
 		(*int64)(&g.Expired), (*int64)(&g.Refunded), (*int64)(&g.Voided), (*int64)(&g.Transferred)); err != nil {
 		return nil, err
 	}
-	g.ID, g.CustomerID, g.MemberID = id.Bytes, customer.Bytes, member.Bytes
+	g.ID, g.CustomerID, g.MemberID, g.RateCard = id.Bytes, customer.Bytes, member.Bytes, card.Bytes
 	g.Wallet = &credit.Wallet{ID: wallet.Bytes}
 	g.EffectiveAt, g.ExpiresAt, g.CreatedAt, g.IssuedAt = fromTime(effective), fromTime(expires), fromTime(created), fromTime(issued)
 	g.Price.Currency, g.PaymentRef, g.FXRate, g.RateVersion = currency.String, paymentRef.String, fx.Decimal, int(version.Int32)
@@ -385,18 +481,21 @@ func readScope(b []byte) (credit.Scope, error) {
 
 // Changes is what a batch writes. All of it is one transaction.
 type Changes struct {
-	Keys       []KeyRow
-	Operations []OperationRow
-	Movements  []MovementRow
-	Draws      []DrawRow     // grants touched by consumption only
-	Grants     []GrantChange // other grants touched
-	NewWallets []NewWallet
-	Wallets    []*credit.Wallet // changed ones
-	NewGrants  []NewGrant
-	Cards      []CustomerCard
-	Refunds    []RefundRow
-	Outbox     []OutboxRow
-	Heads      []HeadRow
+	Keys           []KeyRow
+	Operations     []OperationRow
+	Movements      []MovementRow
+	Counters       []CounterRow  // each key of a customer once
+	Draws          []DrawRow     // grants touched by consumption only
+	Grants         []GrantChange // other grants touched
+	NewWallets     []NewWallet
+	Wallets        []*credit.Wallet // changed ones
+	NewGrants      []NewGrant
+	Cards          []CustomerCard
+	NewAssignments []AssignmentRow
+	Assignments    []Assignment // whose end has changed
+	Refunds        []RefundRow
+	Outbox         []OutboxRow
+	Heads          []HeadRow
 }
 
 type (
@@ -430,6 +529,12 @@ type (
 		N             int16
 		Debit, Credit string
 		Amount, After credit.Amount
+	}
+	// CounterRow is one row of rating_counters. Key and Value have the canonical forms of credit/rating.
+	CounterRow struct {
+		Customer   credit.CustomerID
+		Key, Value string
+		Ver        int64
 	}
 	// DrawRow is what consumption did to a grant.
 	DrawRow struct {

@@ -32,6 +32,7 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	}
 	c.queueOperations(b)
 	c.queueMovements(b)
+	c.queueCounters(b)
 	for _, r := range c.Refunds {
 		b.Queue(sqlc.AddRefund, uuidOf(r.ID), uuidOf(r.Customer), uuidOf(r.Grant), r.Ver, int64(r.Units), r.Money, r.Tax, textOf(r.Currency),
 			r.Basis, r.TaxBasis, r.Reason, r.Status, r.At)
@@ -48,6 +49,12 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	}
 	for _, card := range c.Cards {
 		b.Queue(sqlc.ChangeCustomerCard, uuidOf(card.Card), uuidOf(card.Customer))
+	}
+	for _, a := range c.NewAssignments {
+		b.Queue(sqlc.AddAssignment, uuidOf(a.ID), uuidOf(a.Customer), uuidOf(a.Card), a.From, timeOf(a.To), a.At, a.By, a.Reason)
+	}
+	for _, a := range c.Assignments {
+		b.Queue(sqlc.EndAssignment, timeOf(a.To), uuidOf(a.ID))
 	}
 	c.queueHeads(b)
 	return nil
@@ -103,6 +110,18 @@ func (c *Changes) queueMovements(b *pgx.Batch) {
 		amounts[i], afters[i] = int64(m.Amount), int64(m.After)
 	}
 	b.Queue(sqlc.AddMovements, grants, vers, ns, debits, credits, amounts, afters)
+}
+
+func (c *Changes) queueCounters(b *pgx.Batch) {
+	n := len(c.Counters)
+	if n == 0 {
+		return
+	}
+	customers, vers, keys, values := make([]pgtype.UUID, n), make([]int64, n), make([]string, n), make([]string, n)
+	for i, r := range c.Counters {
+		customers[i], vers[i], keys[i], values[i] = uuidOf(r.Customer), r.Ver, r.Key, r.Value
+	}
+	b.Queue(sqlc.SaveCounters, customers, keys, values, vers)
 }
 
 func (c *Changes) queueDraws(b *pgx.Batch) {
@@ -181,7 +200,7 @@ func (n NewGrant) queue(b *pgx.Batch) error {
 	fx := nullDecimal(g.FXRate)
 	b.Queue(sqlc.AddGrant, uuidOf(g.ID), uuidOf(g.CustomerID), uuidOf(g.Wallet.ID), string(g.Type), string(g.Status), g.Priority, scope,
 		uuidOf(g.MemberID), g.EffectiveAt, timeOf(g.ExpiresAt), g.Price.Minor, g.Tax, textOf(g.Price.Currency), fx, g.Basis, g.TaxBasis,
-		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, metadata, g.CreatedAt,
-		timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available))
+		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, uuidOf(g.RateCard), metadata,
+		g.CreatedAt, timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available))
 	return nil
 }

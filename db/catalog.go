@@ -40,6 +40,8 @@ type (
 		EffectiveAt, PublishedAt time.Time
 		Document                 []byte
 		PublishedBy              string
+		WithdrawnAt              time.Time // zero: it was not withdrawn, and the two below are empty
+		WithdrawnBy, Reason      string
 	}
 	// CustomerRow is a customer and where its history stands.
 	CustomerRow struct {
@@ -195,7 +197,7 @@ func (s *Store) RateCardVersion(ctx context.Context, card credit.RateCardID, ver
 
 func rateCardVersionRow(v sqlc.FindRateCardVersionRow) RateCardVersionRow {
 	return RateCardVersionRow{Version: int(v.Version), EffectiveAt: fromTime(v.EffectiveAt), PublishedAt: fromTime(v.PublishedAt),
-		Document: v.Document, PublishedBy: v.PublishedBy}
+		Document: v.Document, PublishedBy: v.PublishedBy, WithdrawnAt: fromTime(v.WithdrawnAt), WithdrawnBy: v.WithdrawnBy.String, Reason: v.WithdrawnBecause.String}
 }
 
 // RateCardVersionPage returns up to n versions of a card below a number, newest first.
@@ -313,7 +315,7 @@ func grantView(r sqlc.FindGrantRow) (GrantView, error) {
 		Priority: int(g.Priority), Scope: scope, MemberID: g.MemberID.Bytes, EffectiveAt: fromTime(g.EffectiveAt), ExpiresAt: fromTime(g.ExpiresAt),
 		Price: credit.Money{Minor: g.PriceMinor, Currency: g.PriceCurrency.String}, Tax: g.TaxMinor, FXRate: g.FxRate.Decimal,
 		Basis: g.BasisMinor, TaxBasis: g.TaxBasisMinor, PaymentRef: g.PaymentRef.String, RatePolicy: credit.RatePolicy(g.RatePolicy),
-		RateVersion: int(g.RateVersion.Int32), CreatedAt: fromTime(g.CreatedAt), IssuedAt: fromTime(g.IssuedAt), Amount: credit.Amount(g.Amount),
+		RateVersion: int(g.RateVersion.Int32), RateCard: g.RateCardID.Bytes, CreatedAt: fromTime(g.CreatedAt), IssuedAt: fromTime(g.IssuedAt), Amount: credit.Amount(g.Amount),
 		Granted: credit.Amount(g.Granted), Available: credit.Amount(g.Avail), Held: credit.Amount(g.Held), Consumed: credit.Amount(g.Consumed),
 		Expired: credit.Amount(g.Expired), Refunded: credit.Amount(g.Refunded), Voided: credit.Amount(g.Voided), Transferred: credit.Amount(g.Transferred),
 	}}, err

@@ -1,128 +1,82 @@
 package db_test
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/tallystick/tallystick/credit"
-	"github.com/tallystick/tallystick/credit/rating"
-	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/db/dbtest"
 )
 
-// publish makes a card if there is none of this id, and publishes its next version, with so many rates.
-func publish(t testing.TB, s *db.Store, id credit.RateCardID, rates int) {
-	t.Helper()
-	var doc strings.Builder
-	doc.WriteString(`{"meters":[{"code":"calls"}],"rates":[`)
-	for i := range rates {
-		if i > 0 {
-			doc.WriteByte(',')
-		}
-		fmt.Fprintf(&doc, `{"id":"r%d","meter":"calls","price":"1","match":{"model":["m%d"]}}`, i, i)
-	}
-	doc.WriteString("]}")
-	_, _, err := s.Change(ctx, db.Audited{Action: "test"}, func(ctx context.Context, c *db.Catalog) (db.Outcome, error) {
-		if _, err := s.RateCard(ctx, id, ""); err != nil {
-			if _, err := c.AddRateCard(ctx, db.RateCardRow{ID: id, Code: id.String(), Unit: "CRD"}); err != nil {
-				return db.Outcome{}, err
-			}
-		}
-		_, err := c.PublishRateCard(ctx, id, db.RateCardVersionRow{Document: json.RawMessage(doc.String()), PublishedBy: "test"})
-		return db.Outcome{Status: 201}, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func rateCards(t testing.TB, s *db.Store) (ver int64, docs map[string]*rating.Document) {
-	t.Helper()
-	ver, cards, err := s.RateCards(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	docs = make(map[string]*rating.Document)
-	for _, c := range cards {
-		for _, v := range c.Versions {
-			docs[fmt.Sprintf("%s/%d", c.ID, v.Number)] = v.Doc
-		}
-	}
-	return ver, docs
-}
-
-func addUnit(t testing.TB, s *db.Store) {
-	t.Helper()
-	_, _, err := s.Change(ctx, db.Audited{Action: "test"}, func(ctx context.Context, c *db.Catalog) (db.Outcome, error) {
-		_, err := c.AddUnit(ctx, credit.Unit{Code: "CRD", Scale: 6, Name: "Credit"})
-		return db.Outcome{Status: 201}, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// A document is parsed once: what was there the last time is the very same the next time.
-func TestRateCardsParseOnce(t *testing.T) {
+// Rates and withdrawals are only added to; of an assignment nothing but the end changes.
+func TestRatesAreAppendOnly(t *testing.T) {
 	t.Parallel()
 	s := dbtest.Open(t)
-	addUnit(t, s)
-	a, b := credit.NewID[credit.RateCardID](), credit.NewID[credit.RateCardID]()
-	if _, docs := rateCards(t, s); len(docs) != 0 {
-		t.Errorf("%d documents of no card", len(docs))
+	b := dbtest.NewBook(t, s)
+	c := b.Customer(dbtest.Entity)
+	owner := dbtest.Owner(t, s)
+	b.Exec("INSERT INTO rate_cards (id, code, unit) VALUES (gen_random_uuid(), 'standard', $1)", dbtest.Unit)
+	b.Exec(`INSERT INTO rate_card_versions (card_id, version, effective_at, document, published_by) SELECT id, 1, now(), '{}', 'x' FROM rate_cards`)
+	b.Exec("INSERT INTO rate_card_withdrawals (card_id, version, withdrawn_by, reason) SELECT id, 1, 'x', 'x' FROM rate_cards")
+	b.Exec("INSERT INTO fx_rates (source, from_currency, to_currency, on_date, version, rate, imported_by) VALUES ('ecb', 'EUR', 'USD', '2026-11-20', 1, 1.08, 'x')")
+	b.Exec(`INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, assigned_at, assigned_by, reason)
+		SELECT gen_random_uuid(), $1, id, '2026-01-01', now(), 0, 'x' FROM rate_cards`, [16]byte(c.ID))
+	b.Exec("UPDATE rate_card_assignments SET valid_to = '2026-02-01'")
+	for _, sql := range []string{
+		"UPDATE fx_rates SET rate = 2", "DELETE FROM fx_rates", "TRUNCATE fx_rates", "UPDATE rate_card_withdrawals SET reason = 'y'",
+		"DELETE FROM rate_card_withdrawals", "TRUNCATE rate_card_withdrawals", "DELETE FROM rate_card_assignments", "TRUNCATE rate_card_assignments",
+	} {
+		if state, constraint := breach(exec(owner.Exec(ctx, sql))); state != "23001" || constraint != "append_only" {
+			t.Errorf("owner: %s: %s %s", sql, state, constraint)
+		}
+		if state, _ := breach(exec(s.Pool.Exec(ctx, sql))); state != "42501" {
+			t.Errorf("running product: %s: %s", sql, state)
+		}
 	}
-	publish(t, s, a, 1)
-	publish(t, s, b, 2)
-	ver, first := rateCards(t, s)
-	publish(t, s, a, 3)
+	for sql, want := range map[string]string{
+		"UPDATE rate_card_assignments SET valid_from = '2025-01-01'": "assignment_fixed",
+		"UPDATE rate_card_assignments SET reason = 'y'":              "assignment_fixed",
+		"UPDATE rate_card_assignments SET valid_to = '2025-12-31'":   "assignment_lasts",
+		"INSERT INTO fx_rates (source, from_currency, to_currency, on_date, version, rate, imported_by) VALUES ('ecb', 'EUR', 'USD', '2026-11-20', 1, 2, 'x')": "fx_rate_once",
+		"INSERT INTO fx_rates (source, from_currency, to_currency, on_date, version, rate, imported_by) VALUES ('ecb', 'EUR', 'EUR', '2026-11-20', 1, 2, 'x')": "fx_rate_of_two",
+		"INSERT INTO rate_card_withdrawals (card_id, version, withdrawn_by, reason) SELECT id, 1, 'x', 'x' FROM rate_cards":                                    "withdrawn_once",
+		`INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason)
+			SELECT gen_random_uuid(), customer_id, card_id, '2025-06-01', '2026-01-01 00:00:00.000001Z', now(), 0, 'x' FROM rate_card_assignments`: "assignment_overlaps",
+	} {
+		if _, constraint := breach(exec(owner.Exec(ctx, sql))); constraint != want {
+			t.Errorf("%s: %q, not %q", sql, constraint, want)
+		}
+	}
+	b.Exec(`INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason)
+		SELECT gen_random_uuid(), customer_id, card_id, '2025-06-01', '2026-01-01', now(), 0, 'x' FROM rate_card_assignments`)
+}
+
+func exec[T any](_ T, err error) error { return err }
+
+// However many assign a card for one time at once, one does.
+func TestAssignmentsDoNotOverlapInParallel(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	c := b.Customer(dbtest.Entity)
+	b.Exec("INSERT INTO rate_cards (id, code, unit) VALUES (gen_random_uuid(), 'standard', $1)", dbtest.Unit)
+	errs := make([]error, 12)
 	var all sync.WaitGroup
-	for range 4 {
+	for i := range errs {
 		all.Go(func() {
-			again, second := rateCards(t, s)
-			if again != ver+1 || len(first) != 2 || len(second) != 3 {
-				t.Errorf("%d documents at %d, then %d at %d", len(first), ver, len(second), again)
-			}
-			for name, doc := range first {
-				if second[name] != doc {
-					t.Errorf("%s was parsed again", name)
-				}
-			}
-			if doc := second[a.String()+"/2"]; doc == nil || doc == first[a.String()+"/1"] {
-				t.Error("the new version has not got its document")
-			}
+			_, errs[i] = s.Pool.Exec(ctx, `INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, assigned_at, assigned_by, reason)
+				SELECT gen_random_uuid(), $1, id, '2026-01-01', now(), 0, 'x' FROM rate_cards`, [16]byte(c.ID))
 		})
 	}
 	all.Wait()
-
-	// A failover took the newest version away, and its number was used again: with another document, at another instant.
-	_, had := rateCards(t, s)
-	owner := dbtest.Owner(t, s)
-	for _, sql := range []string{"SET session_replication_role = replica", "DELETE FROM rate_card_versions WHERE version = 2", "UPDATE configuration SET ver = ver - 1"} {
-		if _, err := owner.Exec(ctx, sql); err != nil {
-			t.Fatal(err)
+	done := 0
+	for _, err := range errs {
+		if _, constraint := breach(err); err == nil {
+			done++
+		} else if constraint != "assignment_overlaps" {
+			t.Error(err)
 		}
 	}
-	publish(t, s, a, 5)
-	if _, docs := rateCards(t, s); docs[a.String()+"/2"] == had[a.String()+"/2"] || docs[a.String()+"/1"] != had[a.String()+"/1"] {
-		t.Error("a version that was published anew has the document of the one that is gone")
-	}
-}
-
-// BenchmarkRateCards reloads 50 versions of 1,000 rates each, of which none is new.
-func BenchmarkRateCards(b *testing.B) {
-	s := dbtest.Open(b)
-	addUnit(b, s)
-	id := credit.NewID[credit.RateCardID]()
-	for range 50 {
-		publish(b, s, id, 1000)
-	}
-	for b.Loop() {
-		if _, _, err := s.RateCards(ctx); err != nil {
-			b.Fatal(err)
-		}
+	if done != 1 {
+		t.Errorf("%d assignments of one time", done)
 	}
 }

@@ -229,6 +229,10 @@ func (p *pass) next() error {
 		return p.use(g, f)
 	case r.Debit == sqlc.UnitAccountIssued && r.Credit == sqlc.UnitAccountAvailable:
 		p.issue(g, f)
+	case r.Debit == sqlc.UnitAccountConsumed && r.Credit == sqlc.UnitAccountAvailable:
+		if err := p.reverse(g, f, r); err != nil {
+			return err
+		}
 	case r.Debit != sqlc.UnitAccountAvailable && r.Debit != sqlc.UnitAccountHeld:
 		return p.noEntry(r)
 	case g.kind == credit.Overage: // what was not used was not paid for
@@ -319,6 +323,18 @@ func (p *pass) use(g *grantBooks, f ledger.Fact) error {
 	} else {
 		p.add(ledger.Recognition(f, amount, shares))
 	}
+	return nil
+}
+
+// reverse posts used credits that were given back.
+func (p *pass) reverse(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecogniseRow) error {
+	units := credit.Amount(r.Units)
+	f.Cause = fmt.Sprintf("grant/%s/reverse/%d", g.id, r.FirstVer)
+	amount, err := g.dispose(-units)
+	if err != nil {
+		return err
+	}
+	p.add(ledger.Reversal(f, g.kind == credit.Overage, -amount, []ledger.Share{{Product: r.Product, Model: r.Model, Units: units}}))
 	return nil
 }
 

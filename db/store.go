@@ -129,6 +129,8 @@ var refusals = map[string]*credit.Error{
 	"customers_entity_fkey":       credit.Errorf(credit.EntityNotFound, "There is no legal entity with this code."),
 	"customers_rate_card_id_fkey": credit.Errorf(credit.RateCardNotFound, "There is no such rate card."),
 	"members_customer_id_fkey":    credit.Errorf(credit.CustomerNotFound, "There is no such customer."),
+	"assignment_overlaps":         errOverlap,
+	"withdrawn_once":              credit.Errorf(credit.AlreadyExists, "The version was withdrawn before."),
 }
 
 // refusal turns the breach of a constraint named in refusals into what it means, and leaves every other error.

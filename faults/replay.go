@@ -93,7 +93,7 @@ func (r *Report) deny(b *book, d denial, at time.Time) {
 }
 
 func need(unit string, amount credit.Amount, at time.Time, member credit.MemberID, dims credit.Dimensions) credit.Need {
-	return credit.Need{At: at, Unit: unit, Member: member, Dims: dims, Cost: func(int) (credit.Amount, error) { return amount, nil }}
+	return credit.Need{At: at, Unit: unit, Member: member, Dims: dims, Cost: func(credit.RateLock) (credit.Amount, error) { return amount, nil }}
 }
 
 // apply brings the book forward by one operation.

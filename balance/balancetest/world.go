@@ -15,6 +15,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/fx"
 	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/db/dbtest"
 	"github.com/tallystick/tallystick/devstack/stacktest"
@@ -210,7 +211,7 @@ func MustConserve(t testing.TB, w *World, customer credit.CustomerID) {
 		SELECT g.id::text FROM grants AS g LEFT JOIN LATERAL (
 			SELECT coalesce(sum(amount) FILTER (WHERE debit = 'issued'), 0) AS granted,
 				coalesce(sum(amount) FILTER (WHERE credit = 'available'), 0) - coalesce(sum(amount) FILTER (WHERE debit = 'available'), 0) AS avail,
-				coalesce(sum(amount) FILTER (WHERE credit = 'consumed'), 0) AS consumed,
+				coalesce(sum(amount) FILTER (WHERE credit = 'consumed'), 0) - coalesce(sum(amount) FILTER (WHERE debit = 'consumed'), 0) AS consumed,
 				coalesce(sum(amount) FILTER (WHERE credit = 'expired'), 0) AS expired,
 				coalesce(sum(amount) FILTER (WHERE credit = 'refunded'), 0) AS refunded,
 				coalesce(sum(amount) FILTER (WHERE credit = 'voided'), 0) AS voided
@@ -234,4 +235,79 @@ func MustConserve(t testing.TB, w *World, customer credit.CustomerID) {
 	if rows.Err() != nil {
 		t.Fatal(rows.Err())
 	}
+}
+
+// Card makes a rate card in CRD on which one of the meter "images" costs price credits from an instant on (zero: at once), and returns it.
+func (w *World) Card(t testing.TB, code string, standard bool, price string, from time.Time) credit.RateCardID {
+	t.Helper()
+	id := credit.NewID[credit.RateCardID]()
+	w.change(t, func(ctx context.Context, c *db.Catalog) error {
+		_, err := c.AddRateCard(ctx, db.RateCardRow{ID: id, Code: code, Unit: "CRD", Default: standard})
+		return err
+	})
+	w.Publish(t, id, price, from)
+	return id
+}
+
+// Publish adds a version to a card of Card and returns it.
+func (w *World) Publish(t testing.TB, card credit.RateCardID, price string, from time.Time) db.RateCardVersionRow {
+	t.Helper()
+	var v db.RateCardVersionRow
+	w.change(t, func(ctx context.Context, c *db.Catalog) (err error) {
+		v, err = c.PublishRateCard(ctx, card, db.RateCardVersionRow{EffectiveAt: from, PublishedBy: "test",
+			Document: []byte(`{"meters":[{"code":"images"}],"rates":[{"id":"image","meter":"images","price":"` + price + `"}]}`)})
+		return err
+	})
+	return v
+}
+
+// NewCard makes a rate card in CRD without a version.
+func (w *World) NewCard(t testing.TB, code string, standard bool) credit.RateCardID {
+	t.Helper()
+	id := credit.NewID[credit.RateCardID]()
+	w.change(t, func(ctx context.Context, c *db.Catalog) error {
+		_, err := c.AddRateCard(ctx, db.RateCardRow{ID: id, Code: code, Unit: "CRD", Default: standard})
+		return err
+	})
+	return id
+}
+
+// PublishDocument adds a version to a card, in force from an instant.
+func (w *World) PublishDocument(t testing.TB, card credit.RateCardID, document string, from time.Time) {
+	t.Helper()
+	w.change(t, func(ctx context.Context, c *db.Catalog) error {
+		_, err := c.PublishRateCard(ctx, card, db.RateCardVersionRow{EffectiveAt: from, PublishedBy: "test", Document: []byte(document)})
+		return err
+	})
+}
+
+// TryPublish is PublishDocument, from now on, for what may be refused.
+func (w *World) TryPublish(card credit.RateCardID, document string) error {
+	_, _, err := w.Store.Change(context.Background(), db.Audited{Action: "test", RequestID: credit.NewID[credit.RequestID]()},
+		func(ctx context.Context, c *db.Catalog) (db.Outcome, error) {
+			_, err := c.PublishRateCard(ctx, card, db.RateCardVersionRow{PublishedBy: "test", Document: []byte(document)})
+			return db.Outcome{Status: 200, Answer: []byte("{}")}, err
+		})
+	return err
+}
+
+// Withdraw takes a version back.
+func (w *World) Withdraw(card credit.RateCardID, version int) error {
+	_, _, err := w.Store.Change(context.Background(), db.Audited{Action: "test", RequestID: credit.NewID[credit.RequestID]()},
+		func(ctx context.Context, c *db.Catalog) (db.Outcome, error) {
+			_, err := c.WithdrawRateCard(ctx, card, version, balance.MaxAhead, "test", "test")
+			return db.Outcome{Status: 200, Answer: []byte("{}")}, err
+		})
+	return err
+}
+
+// AddRates adds exchange rates of a source.
+func (w *World) AddRates(t testing.TB, source string, quotes ...fx.Quote) (added int) {
+	t.Helper()
+	w.change(t, func(ctx context.Context, c *db.Catalog) error {
+		nos, err := c.AddFXRates(ctx, source, "test", quotes)
+		added = len(nos)
+		return err
+	})
+	return added
 }

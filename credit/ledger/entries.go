@@ -58,6 +58,29 @@ func OverageUse(f Fact, amount int64, shares []Share) Entry {
 	return earn(newEntry(f, KindOverage), UnbilledReceivable, OverageRevenue, amount, shares)
 }
 
+// Reversal records used credits given back: what had been earned with them is owed in service again, or for overage not owed by the customer
+// any more. amount is what the [Recognition] or the [OverageUse] of as many credits would earn.
+//
+//	Dr 4010 usage revenue (4030 overage revenue)     per product and model
+//	    Cr 2010 prepaid credits (1120 unbilled receivable)  amount
+func Reversal(f Fact, overage bool, amount int64, shares []Share) Entry {
+	e := newEntry(f, KindReversal)
+	if overage {
+		e = earn(e, UnbilledReceivable, OverageRevenue, amount, shares)
+	} else {
+		e = earn(e, PrepaidCredits, UsageRevenue, amount, shares)
+	}
+	for i := range e.Postings {
+		p := &e.Postings[i]
+		if p.Side == Dr {
+			p.Side = Cr
+		} else {
+			p.Side = Dr
+		}
+	}
+	return e
+}
+
 func earn(e Entry, from, revenue Account, amount int64, shares []Share) Entry {
 	if amount == 0 {
 		return e

@@ -20,6 +20,7 @@ const (
 	KindRefund      Kind = "refund"
 	KindVoid        Kind = "void"
 	KindSettlement  Kind = "settlement"
+	KindReversal    Kind = "reversal"
 )
 
 // Fact is what happened, to whom, and where it is booked: all of an entry but its kind and postings.

@@ -1,9 +1,12 @@
 package rating_test
 
 import (
+	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shopspring/decimal"
 
@@ -47,9 +50,105 @@ func benchmarkPrice(b *testing.B, doc []byte, lines int) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := book.Price(credit.RateCardID{}, 0, u); err != nil {
+		if _, err := book.Price(credit.RateCardID{}, 0, u, nil, nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// scanNs is how long it takes to price by looking at one rate after another, in nanoseconds.
+func scanNs(b *testing.B, doc []byte) float64 {
+	d, err := rating.Parse(doc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	const rounds = 200
+	start := time.Now()
+	for range rounds {
+		var best *rating.Rate
+		for i := range d.Rates {
+			if r := &d.Rates[i]; r.Meter == "llm_tokens" && r.Match.Matches(benchmarkDims) && (best == nil || len(r.Match) > len(best.Match)) {
+				best = r
+			}
+		}
+		if cost := decimal.New(1234, 0).Mul(best.Price).Div(best.Per); cost.IsZero() {
+			b.Fatal("nothing costs anything")
+		}
+	}
+	return float64(time.Since(start).Nanoseconds()) / rounds
+}
+
+// One line on a card with 2,000 rates and 6 dimensions, beside a scan over the rates in the same run.
+func BenchmarkPriceAgainstScan(b *testing.B) {
+	doc := sixDimensions(2_000, "1000000")
+	scan := scanNs(b, doc)
+	benchmarkPrice(b, doc, 1)
+	b.ReportMetric(scan/(float64(b.Elapsed().Nanoseconds())/float64(b.N)), "times-faster-than-scan")
+}
+
+// overMonth makes every rate of a document graduated over a month.
+func overMonth(doc []byte) []byte {
+	tiers := `"model": "graduated", "over": "month", "tiers": [{"up_to": "1000000", "price": "3", "per": "1000000"}, {"up_to": "100000000", "price": "2.5", "per": "1000000"}, {"price": "2", "per": "1000000"}]`
+	return regexp.MustCompile(`"price": "[0-9.]+", "per": "[0-9]+"`).ReplaceAll(doc, []byte(tiers))
+}
+
+// The same with period counters: the keys of a usage, then its price with the counter, of what has come before, in the second tier.
+func BenchmarkPriceOverMonth(b *testing.B) {
+	doc := overMonth(sixDimensions(2_000, "1000000"))
+	book := bookOf(b, doc)
+	u := rating.Usage{At: noon, Dims: benchmarkDims, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1234, 0)}}}
+	state := rating.Counters{}
+	before := u
+	before.Lines = []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(5_000_000, 0)}}
+	p, err := book.Price(credit.RateCardID{}, 0, before, state, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	state.Apply(p.Changes)
+	b.Run("price", func(b *testing.B) {
+		scan := scanNs(b, sixDimensions(2_000, "1000000"))
+		b.ReportAllocs()
+		for b.Loop() {
+			if p, err := book.Price(credit.RateCardID{}, 0, u, state, nil); err != nil || len(p.Changes) != 1 {
+				b.Fatal(p, err)
+			}
+		}
+		b.ReportMetric(scan/(float64(b.Elapsed().Nanoseconds())/float64(b.N)), "times-faster-than-scan")
+	})
+	b.Run("keys", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if keys, err := book.Keys(credit.RateCardID{}, 0, u); err != nil || len(keys) != 1 {
+				b.Fatal(keys, err)
+			}
+		}
+	})
+}
+
+// Keys of a card without counters.
+func BenchmarkKeysOfNone(b *testing.B) {
+	book := bookOf(b, sixDimensions(2_000, "1000000"))
+	u := rating.Usage{At: noon, Dims: benchmarkDims, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1234, 0)}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if keys, err := book.Keys(credit.RateCardID{}, 0, u); err != nil || keys != nil {
+			b.Fatal(keys, err)
+		}
+	}
+}
+
+// Carried remainders are fractions of any length.
+func BenchmarkPriceCarry(b *testing.B) {
+	book := bookOf(b, bytes.Replace(sixDimensions(2_000, "3600"), []byte(`{"meters"`), []byte(`{"rounding": "carry", "meters"`), 1))
+	u := rating.Usage{At: noon, Dims: benchmarkDims, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1234, 0)}}}
+	state := rating.Counters{}
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := book.Price(credit.RateCardID{}, 0, u, state, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		state.Apply(p.Changes)
 	}
 }
 
@@ -70,7 +169,7 @@ func BenchmarkPriceNoRate(b *testing.B) {
 	u := rating.Usage{At: noon, Dims: credit.Dimensions{"model": "unknown", "region": "eu"}, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1, 0)}}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := book.Price(credit.RateCardID{}, 0, u); credit.CodeOf(err) != credit.NoRate {
+		if _, err := book.Price(credit.RateCardID{}, 0, u, nil, nil); credit.CodeOf(err) != credit.NoRate {
 			b.Fatal(err)
 		}
 	}
@@ -115,7 +214,7 @@ func BenchmarkPriceOfWideRates(b *testing.B) {
 	u := rating.Usage{At: noon, Dims: credit.Dimensions{"model": "m333", "product": "p4444"}, Lines: []rating.Line{{Meter: "calls", Quantity: decimal.New(1, 0)}}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := book.Price(credit.RateCardID{}, 0, u); err != nil {
+		if _, err := book.Price(credit.RateCardID{}, 0, u, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -57,7 +57,7 @@ func TestBook(t *testing.T) {
 		{standard, 3, time.Time{}, 3, "30", credits},
 		{enterprise, 0, may, 1, "3", images},
 	} {
-		p, err := b.Price(c.card, c.version, rating.Usage{At: c.at, Lines: []rating.Line{line("calls", "1")}})
+		p, err := b.Price(c.card, c.version, rating.Usage{At: c.at, Lines: []rating.Line{line("calls", "1")}}, nil, nil)
 		if err != nil || p.Version != c.want || p.Total.Format(c.unit.Scale) != c.total || p.Unit != c.unit {
 			t.Errorf("%v %d at %s: %+v, %v", c.card, c.version, c.at, p, err)
 		}
@@ -90,7 +90,7 @@ func TestBook(t *testing.T) {
 		t.Error(err)
 	}
 	var empty rating.Book
-	if _, err := empty.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1")}}); credit.CodeOf(err) != credit.RateCardNotFound {
+	if _, err := empty.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1")}}, nil, nil); credit.CodeOf(err) != credit.RateCardNotFound {
 		t.Error(err)
 	}
 	if _, err := empty.Unit(standard); credit.CodeOf(err) != credit.RateCardNotFound {
@@ -148,7 +148,7 @@ func TestVersionAtAgreesWithAWalk(t *testing.T) {
 		if got != want || (err == nil) != (want > 0) {
 			rt.Fatalf("%+v at %s: %d, %v, want %d", given, at, got, err, want)
 		}
-		p, err := b.Price(standard, 0, rating.Usage{At: at, Lines: []rating.Line{line("calls", "1")}})
+		p, err := b.Price(standard, 0, rating.Usage{At: at, Lines: []rating.Line{line("calls", "1")}}, nil, nil)
 		if p.Version != want || (err == nil) != (want > 0) {
 			rt.Fatalf("%+v at %s: priced at %d, %v, want %d", given, at, p.Version, err, want)
 		}

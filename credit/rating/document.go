@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -20,20 +21,39 @@ import (
 // Aggregation says how the quantities that a meter reports add up.
 type Aggregation string
 
-// Sum adds all quantities: the default.
-const Sum Aggregation = "sum"
+const (
+	Sum    Aggregation = "sum"    // all quantities: the default
+	Count  Aggregation = "count"  // each line counts 1, whatever its quantity
+	Max    Aggregation = "max"    // what raises the period's largest quantity counts
+	Unique Aggregation = "unique" // each value of a dimension counts 1, once in a period
+)
 
 // Model says how a rate turns a quantity into credits.
 type Model string
 
-// PerUnit charges Price for every Per of the quantity, in proportion: the default.
-const PerUnit Model = "per_unit"
+const (
+	PerUnit   Model = "per_unit"  // Price for every Per of the quantity, in proportion: the default
+	Package   Model = "package"   // Price for every Per begun
+	Graduated Model = "graduated" // each part of the quantity at the price of the tier that it lies in
+	Volume    Model = "volume"    // all of the quantity at the price of the tier that it ends in
+	CostPlus  Model = "cost_plus" // the line's compute cost and Percent more
+)
 
 // Meter is one thing that is counted, such as tokens, images or seconds.
 type Meter struct {
 	Code        string // a lower-case letter, then up to 63 lower-case letters, digits, "_", "-" and "."
 	Aggregation Aggregation
+	UniqueBy    string // of Unique: the dimension whose values count; otherwise ""
+	Period      Over   // of Max and Unique: within which period; otherwise ""
 	Description string // "": none
+}
+
+// Tier is the price of a part of the quantities.
+type Tier struct {
+	UpTo  *decimal.Decimal // where it ends, itself within, > 0; nil: the last, without end. It begins above the end of the one before
+	Price decimal.Decimal  // for Per of the quantity
+	Per   decimal.Decimal  // > 0
+	Flat  decimal.Decimal  // once for any quantity in the tier
 }
 
 // Rate is a price for some of a meter's usage.
@@ -43,17 +63,76 @@ type Rate struct {
 	// Match says which usage the rate is for: for each dimension it names, the usage has one of the values listed. Empty: any usage
 	// of the meter that no other rate is for.
 	Match credit.Scope
+	When  []Window // the usage is within one of them; nil: at any time
 	Model Model
-	Price decimal.Decimal // credits for Per of the meter's quantity, >= 0
+	Price decimal.Decimal // credits for Per of the meter's quantity, >= 0; of PerUnit and Package
 	Per   decimal.Decimal // > 0
+	Tiers []Tier          // of Graduated and Volume
+	// Percent is of CostPlus: what it takes on top of the cost, >= 0.
+	Percent  decimal.Decimal
+	Currency string // of Price, and of the Price and Flat of Tiers; "": they are credits
+	// Over says over what tiers, packages and Free count: Event, or the period of a customer's counter.
+	Over    Over
+	Counter string          // its name, which rates that count together share; "" with Event
+	Free    decimal.Decimal // a quantity that costs nothing, over Over
+	Minimum decimal.Decimal // credits for a line of anything at all; 0: none
+	Maximum *decimal.Decimal
+}
+
+// CreditValue is what one credit is worth, by which prices in money become credits.
+type CreditValue struct {
+	Price    decimal.Decimal // > 0
+	Currency string          // "": the document does not say
+}
+
+// Rounding says what a cost is rounded with.
+type Rounding string
+
+const (
+	// RoundEvent rounds once for each event: the default.
+	RoundEvent Rounding = "event"
+	// RoundCarry carries what rounding leaves to the customer's next usage of the same meter and version.
+	RoundCarry Rounding = "carry"
+)
+
+// Extends names the card that prices what no rate of a document is for.
+type Extends struct {
+	Card    string // its code; "": none
+	Version int    // 0: the one in force at the time of the usage
 }
 
 // Document is one version of a rate card. It is made by [Parse] and must not be changed: it is shared by all who price with it.
 type Document struct {
-	Meters []Meter
-	Rates  []Rate // in the order of the document, which does not matter to prices
+	TimeZone    string // IANA; periods and windows are reckoned in it
+	CreditValue CreditValue
+	Rounding    Rounding
+	Extends     Extends
+	Meters      []Meter
+	Rates       []Rate // in the order of the document, then those of its matrices; the order does not matter to prices
 
-	meters map[string]*meterIndex
+	zone      *time.Location
+	meters    map[string]*meterIndex
+	perCredit unitPrice                // turns money of CreditValue.Currency into credits
+	counting  map[string]*compiledRate // by id: the rates that have a counter
+}
+
+// Needs is what must be at hand to price with a document, besides the document.
+type Needs struct {
+	State   bool   // the customer's counters, and that their changes are kept
+	Rates   bool   // exchange rates
+	Costs   bool   // the compute cost of lines, and exchange rates where it is in another currency
+	Extends string // the code of another card; "": none
+}
+
+// Needs returns what must be at hand to price with the document.
+func (d *Document) Needs() Needs {
+	n := Needs{State: d.Rounding == RoundCarry || len(d.counting) > 0, Extends: d.Extends.Card}
+	for i := range d.Rates {
+		r := &d.Rates[i]
+		n.Rates = n.Rates || r.Currency != "" && r.Currency != d.CreditValue.Currency
+		n.Costs = n.Costs || r.Model == CostPlus
+	}
+	return n
 }
 
 // Bounds of a document.
@@ -62,10 +141,15 @@ const (
 	maxMeters         = 1_000
 	maxRates          = 10_000
 	maxMatchValues    = 200_000 // of all rates together
-	maxDescription    = 1_000   // bytes
-	maxDecimalWhole   = 20      // digits before the point
-	maxDecimalPlaces  = 12      // digits after it
-	maxIssues         = 1_000   // reported; more are counted
+	maxTiers          = 100     // of a rate
+	maxWindows        = 28      // of a rate
+	maxTimetables     = 200     // different lists of windows
+	maxMatrices       = 1_000
+	maxMatrixDepth    = 8     // dimensions of a matrix
+	maxDescription    = 1_000 // bytes
+	maxDecimalWhole   = 20    // digits before the point
+	maxDecimalPlaces  = 12    // digits after it
+	maxIssues         = 1_000 // reported; more are counted
 	maxMeterCode      = 64
 	maxRateID         = 128
 	maxMeterDimension = 64 // dimensions that the rates of one meter name
@@ -77,9 +161,9 @@ const (
 //	 "rates": [{"id": "gpt4o-in", "meter": "llm_tokens", "match": {"model": ["gpt-4o"], "token_type": ["input"]},
 //	            "model": "per_unit", "price": "2.5", "per": "1000000"}]}
 //
-// "aggregation", "description", "match", "model" and "per" (then 1) may be left out; fields that it does not know are refused. Two
-// rates of one meter that name as many dimensions and could match one usage are refused, even where a third is more specific than
-// both: so a usage has one price whatever the order of the rates.
+// The README has every field. "aggregation", "description", "match", "model" and "per" (then 1) may be left out; fields that it does not
+// know are refused. Two rates of one meter that name as many dimensions, a time counting as one, and could match one usage at one time are
+// refused, even where a third is more specific than both: so a usage has one price whatever the order of the rates.
 //
 // The error is a [credit.Error] coded invalid_request whose Issues list every fault, up to 1,000 of them, by JSON pointer into
 // the document. An ambiguity is reported at the later rate, once per rate.
@@ -130,6 +214,7 @@ type parser struct {
 	faults int // also those beyond maxIssues
 	values int // listed by all matches so far
 	words  map[string]string
+	weeks  map[string]*week // by what Window.String writes of a list
 }
 
 // step is one step of a path: an element of a list, or a field when the index is negative.
@@ -175,10 +260,10 @@ func (p *parser) err() error {
 }
 
 func (p *parser) document() *Document {
-	d := &Document{}
+	d := &Document{TimeZone: "UTC", Rounding: RoundEvent, zone: time.UTC}
 	var metersOK bool // the list of meters could be read
-	var rateAt []int  // Rates[i] is /rates/rateAt[i]
-	p.object([]string{"meters", "rates"}, 2, func(name string) {
+	var at []pointer  // of Rates
+	p.object([]string{"meters", "rates", "matrices", "time_zone", "credit_value", "rounding", "extends"}, 2, func(name string) {
 		switch name {
 		case "meters":
 			metersOK = p.array(maxMeters, func(int) {
@@ -190,26 +275,111 @@ func (p *parser) document() *Document {
 			p.array(maxRates, func(i int) {
 				if r, ok := p.rate(); ok {
 					d.Rates = append(d.Rates, r)
-					rateAt = append(rateAt, i)
+					at = append(at, pointer{index: i})
 				}
 			})
+		case "matrices":
+			p.array(maxMatrices, func(int) {
+				rates, pointers := p.matrix()
+				d.Rates, at = append(d.Rates, rates...), append(at, pointers...)
+			})
+		case "time_zone":
+			p.zone(d)
+		case "credit_value":
+			d.CreditValue = p.creditValue()
+		case "rounding":
+			d.Rounding = p.rounding()
+		case "extends":
+			d.Extends = p.extends()
 		}
 	})
-
-	d.meters = make(map[string]*meterIndex, len(d.Meters))
+	if len(d.Rates) > maxRates {
+		p.fault("The rate card has more than %d rates, with those of its matrices; %d are allowed.", maxRates, maxRates)
+		return d
+	}
+	p.checkRates(d, at, metersOK)
+	if p.faults > 0 {
+		return d
+	}
+	if d.CreditValue.Currency != "" {
+		d.perCredit = newUnitPrice(decimal.New(1, 0), d.CreditValue.Price)
+	}
+	d.counting = map[string]*compiledRate{}
 	for _, m := range d.Meters {
-		d.meters[m.Code] = nil
+		index := d.meters[m.Code]
+		for i := range index.rates {
+			r := &index.rates[i]
+			r.finish(m)
+			if r.counts {
+				d.counting[r.ID] = r
+			}
+		}
+	}
+	return d
+}
+
+// pointer says where in the document a rate is.
+type pointer struct {
+	index int    // /rates/index
+	text  string // of a rate of a matrix
+}
+
+func (p pointer) String() string {
+	if p.text != "" {
+		return p.text
+	}
+	return "/rates/" + strconv.Itoa(p.index)
+}
+
+// to returns where a field of the rate is.
+func (p pointer) to(field string) string {
+	if p.text != "" {
+		return p.text
+	}
+	return p.String() + "/" + field
+}
+
+// checkRates looks for what is wrong across the rates and the rest of the document, and compiles what finds them.
+func (p *parser) checkRates(d *Document, at []pointer, metersOK bool) {
+	d.meters = make(map[string]*meterIndex, len(d.Meters))
+	declared := make(map[string]*Meter, len(d.Meters))
+	for i := range d.Meters {
+		d.meters[d.Meters[i].Code] = nil
+		declared[d.Meters[i].Code] = &d.Meters[i]
 	}
 	first := make(map[string]int, len(d.Rates))
+	counters := map[string]int{}
 	byMeter := make(map[string][]int, len(d.Meters))
-	for i, r := range d.Rates {
+	for i := range d.Rates {
+		r := &d.Rates[i]
 		if j, ok := first[r.ID]; ok && r.ID != "" {
-			p.faultAt(fmt.Sprintf("/rates/%d/id", rateAt[i]), "%q is also the id of /rates/%d.", r.ID, rateAt[j])
+			p.faultAt(at[i].to("id"), "%q is also the id of %s.", r.ID, at[j])
 		} else {
 			first[r.ID] = i
 		}
-		if _, ok := d.meters[r.Meter]; metersOK && !ok && r.Meter != "" {
-			p.faultAt(fmt.Sprintf("/rates/%d/meter", rateAt[i]), "There is no meter %q in this document.", r.Meter)
+		if m, ok := declared[r.Meter]; ok {
+			p.checkMeter(r, m, at[i])
+		} else if metersOK && r.Meter != "" {
+			p.faultAt(at[i].to("meter"), "There is no meter %q in this document.", r.Meter)
+		}
+		if r.Over == Event && r.Counter != "" {
+			p.faultAt(at[i].to("counter"), "A counter counts over a period, and \"over\" of the rate names none.")
+		} else if r.Over != Event && r.ID != "" {
+			if r.Counter == "" {
+				r.Counter = r.ID
+			}
+			if j, ok := counters[r.Counter]; !ok {
+				counters[r.Counter] = i
+			} else if s := &d.Rates[j]; s.Meter != r.Meter || s.Model != r.Model || s.Over != r.Over || !s.Free.Equal(r.Free) {
+				p.faultAt(at[i].to("counter"), "Rates %q (%s) and %q (%s) share the counter %q and differ in meter, model, over or free.", s.ID, at[j], r.ID, at[i], r.Counter)
+			}
+		}
+		switch {
+		case d.CreditValue.Currency != "":
+		case r.Currency != "":
+			p.faultAt(at[i].to("currency"), "A price in money needs the document's \"credit_value\".")
+		case r.Model == CostPlus:
+			p.faultAt(at[i].to("model"), "The model %q needs the document's \"credit_value\".", CostPlus)
 		}
 		byMeter[r.Meter] = append(byMeter[r.Meter], i)
 	}
@@ -219,29 +389,70 @@ func (p *parser) document() *Document {
 		case d.meters[m.Code] != nil:
 			p.faultAt(fmt.Sprintf("/meters/%d/code", i), "The meter %q is declared twice.", m.Code)
 		default:
-			d.meters[m.Code] = p.index(d, byMeter[m.Code], rateAt)
+			d.meters[m.Code] = p.index(d, byMeter[m.Code], at)
 		}
 	}
-	return d
+	if len(p.weeks) > maxTimetables {
+		p.faultAt("/rates", "The rates have more than %d different lists of windows.", maxTimetables)
+	}
+}
+
+// checkMeter looks for what a rate asks for that its meter's aggregation does not admit, and gives it the meter's period.
+func (p *parser) checkMeter(r *Rate, m *Meter, at pointer) {
+	if m.Period == "" {
+		return
+	}
+	switch {
+	case r.Over != Event && r.Over != m.Period:
+		p.faultAt(at.to("over"), "The meter %q is reckoned by the %s.", m.Code, m.Period)
+	case r.Model == CostPlus:
+		p.faultAt(at.to("model"), "The model %q has no use for a meter of aggregation %q.", CostPlus, m.Aggregation)
+	}
+	if !r.Free.IsZero() {
+		p.faultAt(at.to("free"), "Of a meter of aggregation %q nothing is free: let the first tier cost nothing.", m.Aggregation)
+	}
+	if r.Over == Event && !r.Minimum.IsZero() {
+		p.faultAt(at.to("minimum"), "A minimum is for a line by itself, and the meter %q is reckoned by the %s.", m.Code, m.Period)
+	}
+	if r.Over == Event && r.Maximum != nil {
+		p.faultAt(at.to("maximum"), "A maximum is for a line by itself, and the meter %q is reckoned by the %s.", m.Code, m.Period)
+	}
+	r.Over = m.Period
 }
 
 // index compiles the rates of one meter, and reports those that cannot be told apart.
-func (p *parser) index(d *Document, rates, rateAt []int) *meterIndex {
+func (p *parser) index(d *Document, rates []int, at []pointer) *meterIndex {
 	m := &meterIndex{}
 	for _, i := range rates {
-		if !m.add(d.Rates[i]) {
-			p.faultAt(fmt.Sprintf("/rates/%d/match", rateAt[i]), "The rates of meter %q name more than %d dimensions together.", d.Rates[i].Meter, maxMeterDimension)
+		if !m.add(d.Rates[i], p.timetable(d.Rates[i].When)) {
+			p.faultAt(at[i].to("match"), "The rates of meter %q name more than %d dimensions together.", d.Rates[i].Meter, maxMeterDimension)
 			return m
 		}
+	}
+	if len(p.weeks) > maxTimetables {
+		return m // refused
 	}
 	m.ambiguities(func(earlier, later int) {
 		i, j := rates[earlier], rates[later]
 		a, b := &d.Rates[i], &d.Rates[j]
-		p.faultAt(fmt.Sprintf("/rates/%d", rateAt[j]), "Rates %q (/rates/%d) and %q (/rates/%d) are both for %s, and equally specific: let them exclude each other, or let one name a further dimension.",
-			a.ID, rateAt[i], b.ID, rateAt[j], commonUsage(a, b))
+		p.faultAt(at[j].String(), "Rates %q (%s) and %q (%s) are both for %s%s, and equally specific: let them exclude each other, or let one name a further dimension.",
+			a.ID, at[i], b.ID, at[j], commonUsage(a, b), commonTime(m.rates[earlier].when, m.rates[later].when))
 	})
 	m.compile()
 	return m
+}
+
+// commonTime describes a time that is in the windows of both rates, for a reader.
+func commonTime(a, b *week) string {
+	switch {
+	case a == nil && b == nil:
+		return ""
+	case a == nil:
+		a = b
+	case b == nil:
+		b = a
+	}
+	return " at " + minuteText(a.common(b))
 }
 
 // commonUsage describes a usage that both rates match, for a reader.
@@ -278,7 +489,8 @@ func firstCommon(a, b []string) string {
 // meter reads a meter; one with faults is returned as far as it could be read, for the checks across the document.
 func (p *parser) meter() (Meter, bool) {
 	m := Meter{Aggregation: Sum}
-	ok := p.object([]string{"code", "aggregation", "description"}, 1, func(name string) {
+	before := p.faults
+	ok := p.object([]string{"code", "aggregation", "description", "unique_by", "period"}, 1, func(name string) {
 		s, ok := p.text()
 		if !ok {
 			return
@@ -291,9 +503,15 @@ func (p *parser) meter() (Meter, bool) {
 			}
 			m.Code = s
 		case "aggregation":
-			if s != string(Sum) {
-				p.fault("%.40q is not an aggregation; there is %q.", s, Sum)
+			m.Aggregation = oneOf(p, "an aggregation", s, Sum, Count, Max, Unique)
+		case "unique_by":
+			if err := credit.CheckScope(credit.Scope{s: {"x"}}); err != nil {
+				p.fault("%.40q is not the name of a dimension.", s)
+				return
 			}
+			m.UniqueBy = s
+		case "period":
+			m.Period = oneOf(p, "a period", s, periods...)
 		case "description":
 			if len(s) > maxDescription || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }) {
 				p.fault("A description is at most %d bytes, without control characters.", maxDescription)
@@ -302,58 +520,36 @@ func (p *parser) meter() (Meter, bool) {
 			m.Description = s
 		}
 	})
+	if !ok || p.faults > before {
+		return m, ok
+	}
+	byPeriod := m.Aggregation == Max || m.Aggregation == Unique
+	switch {
+	case byPeriod && m.Period == "":
+		p.faultAt(p.pointer()+"/period", "The aggregation %q needs a period.", m.Aggregation)
+	case !byPeriod && m.Period != "":
+		p.faultAt(p.pointer()+"/period", "The aggregation %q has no period: \"over\" of a rate says over what it counts.", m.Aggregation)
+	}
+	switch {
+	case m.Aggregation == Unique && m.UniqueBy == "":
+		p.faultAt(p.pointer()+"/unique_by", "The aggregation %q needs the dimension whose values it counts.", m.Aggregation)
+	case m.Aggregation != Unique && m.UniqueBy != "":
+		p.faultAt(p.pointer()+"/unique_by", "The aggregation %q counts no values.", m.Aggregation)
+	}
 	return m, ok
 }
 
-// rate reads a rate; one with faults is returned as far as it could be read, with no meter when it is not known what it is for.
-func (p *parser) rate() (Rate, bool) {
-	r := Rate{Model: PerUnit, Per: decimal.New(1, 0)}
-	matchOK := true
-	ok := p.object([]string{"id", "meter", "price", "match", "model", "per"}, 3, func(name string) {
-		switch name {
-		case "match":
-			r.Match, matchOK = p.match()
-			return
-		case "price", "per":
-			d, ok := p.decimal()
-			switch {
-			case !ok:
-			case name == "price":
-				r.Price = d
-			case d.IsZero():
-				p.fault("A price is for more than 0 of the quantity.")
-			default:
-				r.Per = d
-			}
-			return
-		}
-		s, ok := p.text()
-		if !ok {
-			return
-		}
-		switch name {
-		case "id":
-			if !isRateID(s) {
-				p.fault("A rate's id is a letter or digit and up to %d letters, digits and any of \"._:/@+-\".", maxRateID-1)
-				return
-			}
-			r.ID = s
-		case "meter":
-			if !isMeterCode(s) {
-				p.fault("%.70q is not a meter's code.", s)
-				return
-			}
-			r.Meter = s
-		case "model":
-			if s != string(PerUnit) {
-				p.fault("%.40q is not a model; there is %q.", s, PerUnit)
-			}
-		}
-	})
-	if !matchOK {
-		r.Meter = ""
+// oneOf reads a word of a list; anything else is a fault, and the first of the list.
+func oneOf[T ~string](p *parser, what, s string, known ...T) T {
+	if i := slices.Index(known, T(s)); i >= 0 {
+		return known[i]
 	}
-	return r, ok
+	var words []string
+	for _, k := range known {
+		words = append(words, strconv.Quote(string(k)))
+	}
+	p.fault("%.40q is not %s; there is %s.", s, what, strings.Join(words, ", "))
+	return known[0]
 }
 
 // match reads what a rate is for; ok when it could be read whole.
@@ -410,9 +606,7 @@ func (p *parser) matchValues() []string {
 			listed[v] = true
 		}
 		values = append(values, v)
-		if p.values++; p.values == maxMatchValues+1 {
-			p.fault("The matches of a rate card list at most %d values together.", maxMatchValues)
-		}
+		p.countValues(1)
 	})
 	return values
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +34,20 @@ const example = `{
   ]
 }`
 
+// everything has each field of a document at least once.
+const everything = `{"time_zone": "Europe/Berlin", "credit_value": {"price": "0.01", "currency": "USD"}, "rounding": "carry",
+  "meters": [{"code": "calls"}, {"code": "events", "aggregation": "count"}, {"code": "seats", "aggregation": "max", "period": "month"},
+    {"code": "users", "aggregation": "unique", "unique_by": "user", "period": "day"}, {"code": "images"}],
+  "rates": [
+    {"id": "a", "meter": "calls", "model": "graduated", "over": "month", "counter": "c", "free": "5", "tiers": [{"up_to": "10", "price": "2", "per": "3", "flat": "1"}, {"price": "1"}]},
+    {"id": "b", "meter": "calls", "model": "package", "price": "2", "per": "10", "match": {"a": ["x"]}, "minimum": "1", "maximum": "9"},
+    {"id": "c", "meter": "calls", "price": "2", "currency": "USD", "match": {"a": ["x"]}, "when": [{"days": ["mon", "sun"], "from": "22:00", "to": "06:00"}]},
+    {"id": "d", "meter": "events", "price": "2", "per": "7"},
+    {"id": "e", "meter": "seats", "model": "volume", "tiers": [{"up_to": "3", "price": "4"}, {"price": "1"}]},
+    {"id": "f", "meter": "users", "price": "3"},
+    {"id": "g", "meter": "images", "model": "cost_plus", "percent": "12.5"}],
+  "matrices": [{"id": "images", "meter": "images", "dimensions": ["size", "quality"], "per": "2", "match": {"m": ["n"]}, "currency": "EUR", "prices": {"large": {"hd": "3", "sd": "1"}}}]}`
+
 func TestParse(t *testing.T) {
 	d, err := rating.Parse([]byte(example))
 	if err != nil {
@@ -51,6 +66,19 @@ func TestParse(t *testing.T) {
 	}
 	if r := d.Rates[8]; !r.Match.General() || !r.Price.IsZero() || r.Per.String() != "1" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The README's document is one.
+func TestParseOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, doc, _ := strings.Cut(string(readme), "```json\n")
+	doc, _, ok := strings.Cut(doc, "```")
+	if d, err := rating.Parse([]byte(doc)); !ok || err != nil || len(d.Rates) != 8 || d.Needs() != (rating.Needs{State: true, Rates: true, Costs: true}) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -123,7 +151,11 @@ func TestParseRefuses(t *testing.T) {
 		{"a meter's code", `{"meters": [{"code": "LLM"}, {"code": ""}, {"code": "1a"}, {"code": "a b"}, {"code": "` + strings.Repeat("a", 65) + `"}], "rates": []}`,
 			[]string{"/meters/0/code: A meter's code is", "/meters/1/code: A meter", "/meters/2/code: A meter", "/meters/3/code: A meter", "/meters/4/code: A meter"}},
 		{"a meter twice", `{"meters": [{"code": "a"}, {"code": "b"}, {"code": "a"}], "rates": []}`, []string{`/meters/2/code: The meter "a" is declared twice`}},
-		{"an aggregation to come", `{"meters": [{"code": "a", "aggregation": "max"}], "rates": []}`, []string{`/meters/0/aggregation: "max" is not an aggregation; there is "sum"`}},
+		{"no aggregation", `{"meters": [{"code": "a", "aggregation": "mean"}], "rates": []}`, []string{`/meters/0/aggregation: "mean" is not an aggregation; there is "sum", "count", "max", "unique"`}},
+		{"aggregations by period", `{"meters": [{"code": "a", "aggregation": "max"}, {"code": "b", "aggregation": "unique", "period": "month"}, {"code": "c", "period": "day"}, {"code": "d", "unique_by": "user"},
+			{"code": "e", "aggregation": "max", "period": "event"}], "rates": []}`, []string{
+			`/meters/0/period: The aggregation "max" needs a period`, `/meters/1/unique_by: The aggregation "unique" needs the dimension`, `/meters/2/period: The aggregation "sum" has no period`,
+			`/meters/3/unique_by: The aggregation "sum" counts no values`, `/meters/4/period: "event" is not a period; there is "hour", "day"`}},
 		{"a description", `{"meters": [{"code": "a", "description": "\u0000"}, {"code": "b", "description": 3}, {"code": "c", "description": "` + strings.Repeat("x", 1001) + `"}], "rates": []}`,
 			[]string{"/meters/0/description: A description is", "/meters/1/description: This must be a string", "/meters/2/description: A description is"}},
 		{"a meter's unknown field", `{"meters": [{"code": "a", "unit": "s"}], "rates": []}`, []string{`/meters/0/unit: There is no field "unit"`}},
@@ -134,8 +166,8 @@ func TestParseRefuses(t *testing.T) {
 		{"an id twice", withRates(`{"id": "a", "meter": "calls", "price": "1"}, {"id": "b", "meter": "images", "price": "1"}, {"id": "a", "meter": "calls", "match": {"m": ["x"]}, "price": "1"}`),
 			[]string{`/rates/2/id: "a" is also the id of /rates/0`}},
 		{"ids", withRates(`{"id": "", "meter": "calls", "price": "1"}, {"id": "a b", "meter": "images", "price": "1"}`), []string{"/rates/0/id: A rate's id is", "/rates/1/id: A rate's id is"}},
-		{"a model to come", withRate(price + `, "model": "graduated"`), []string{`/rates/0/model: "graduated" is not a model; there is "per_unit"`}},
-		{"tiers to come", withRate(price + `, "tiers": []`), []string{`/rates/0/tiers: There is no field "tiers" here; there are id, meter, price, match, model, per`}},
+		{"no model", withRate(price + `, "model": "flat"`), []string{`/rates/0/model: "flat" is not a model; there is "per_unit", "package", "graduated", "volume", "cost_plus"`}},
+		{"an unknown field of a rate", withRate(price + `, "floor": "1"`), []string{`/rates/0/floor: There is no field "floor" here; there are id, meter, price, match, model, per, tiers, percent`}},
 
 		{"numbers for strings", withRate(`"price": 2.5, "per": -1`), []string{"/rates/0/price: This must be a string, such as", "/rates/0/per: This must be a string, such as"}},
 		{"null for a string", withRate(`"price": null`), []string{"/rates/0/price: This must be a string"}},
@@ -388,6 +420,7 @@ func TestParseFindsAmbiguityAmongMany(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
+	f.Add([]byte(everything))
 	f.Add(sixDimensions(3, "3600"))
 	f.Add(wide(4, 3))
 	f.Add([]byte(withRate(`"price": "1", "match": {"a/b~\u0063": ["\ud800", "x"], "": [""]}, "per": "0.0"`)))

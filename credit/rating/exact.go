@@ -159,9 +159,41 @@ func (f fixed128) steps(scale int) (_ credit.Amount, ok bool) {
 	return credit.Amount(lo), lo <= uint64(credit.MaxAmount)
 }
 
-// quotient is any number, not negative: num/den * 10^exponent.
+// minus returns |f - g|, and whether f is less than g; not ok when that does not fit.
+func (f fixed128) minus(g fixed128) (_ fixed128, less, ok bool) {
+	switch {
+	case g.isZero():
+		return f, false, true
+	case f.isZero():
+		return g, true, true
+	case f.exponent > g.exponent:
+		if f, ok = f.scaled(f.exponent - g.exponent); !ok {
+			return f, false, false
+		}
+	case g.exponent > f.exponent:
+		if g, ok = g.scaled(g.exponent - f.exponent); !ok {
+			return f, false, false
+		}
+	}
+	if less = f.hi < g.hi || f.hi == g.hi && f.lo < g.lo; less {
+		f, g = g, f
+	}
+	lo, borrow := bits.Sub64(f.lo, g.lo, 0)
+	hi, _ := bits.Sub64(f.hi, g.hi, borrow)
+	return fixed128{hi: hi, lo: lo, exponent: f.exponent}, less, true
+}
+
+// times64 returns f * n * 10^exponent; not ok when that does not fit.
+func (f fixed128) times64(n uint64, exponent int32) (_ fixed128, ok bool) {
+	over, high := bits.Mul64(f.hi, n)
+	carry, lo := bits.Mul64(f.lo, n)
+	hi, overflow := bits.Add64(high, carry, 0)
+	return fixed128{hi: hi, lo: lo, exponent: f.exponent + exponent}, over|overflow == 0
+}
+
+// quotient is any number: num/den * 10^exponent.
 type quotient struct {
-	num, den *big.Int // never changed
+	num, den *big.Int // never changed; den > 0
 	exponent int32
 }
 
@@ -198,10 +230,10 @@ func (q quotient) decimal() decimal.Decimal {
 	return decimal.NewFromBigInt(q.round(CostPlaces), -CostPlaces)
 }
 
-// steps is [fixed128.steps] for any number.
+// steps is [fixed128.steps] for any number; not ok either when that is below -[credit.MaxAmount].
 func (q quotient) steps(scale int) (_ credit.Amount, ok bool) {
 	n := q.round(int32(scale))
-	if !n.IsInt64() || n.Int64() > int64(credit.MaxAmount) {
+	if !n.IsInt64() || n.Int64() > int64(credit.MaxAmount) || n.Int64() < -int64(credit.MaxAmount) {
 		return 0, false
 	}
 	return credit.Amount(n.Int64()), true
@@ -215,9 +247,9 @@ func (q quotient) round(places int32) *big.Int {
 	} else {
 		den = new(big.Int).Mul(den, bigPow10(-shift))
 	}
-	quo, rem := new(big.Int).QuoRem(num, den, new(big.Int))
-	if c := rem.Lsh(rem, 1).Cmp(den); c > 0 || c == 0 && quo.Bit(0) == 1 {
-		quo.Add(quo, one)
+	quo, rem := new(big.Int).QuoRem(num, den, new(big.Int)) // towards 0
+	if c := rem.Lsh(rem, 1).CmpAbs(den); c > 0 || c == 0 && quo.Bit(0) == 1 {
+		quo.Add(quo, big.NewInt(int64(num.Sign())))
 	}
 	return quo
 }

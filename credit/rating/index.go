@@ -9,7 +9,7 @@ import (
 
 // meterIndex finds the rate of a usage of one meter without looking at the others. Once compiled it is not changed.
 //
-// Rates that name the same dimensions are of one shape. Within a shape, a rate is found under a key made of the values of some of
+// Rates that name the same dimensions, and all a time or none, are of one shape. Within a shape, a rate is found under a key made of the values of some of
 // the dimensions: of all, unless rates list so many values that writing out each combination would take too much room.
 type meterIndex struct {
 	rates  []compiledRate
@@ -18,6 +18,7 @@ type meterIndex struct {
 	shapes []shape            // most specific first
 	heads  map[uint64]int32   // key -> first of its chain
 	chains []link
+	timed  bool // some rates are for some times only
 }
 
 // compiledRate is a rate in the numbers of its index.
@@ -25,7 +26,38 @@ type compiledRate struct {
 	Rate
 	mask  uint64 // the dimensions named
 	needs []need // in order of dimension
+	when  *week  // nil: at any time
 	unitPrice
+
+	// What follows is there once the document has no fault.
+	plain    bool // Quantity * Price / Per credits, and nothing else to look at
+	counts   bool // it has a counter
+	kind     Kind // of the counter
+	uniqueBy string
+	curve    curve
+	minimum  number
+	maximum  *number // nil: none
+}
+
+// specificity is how much a rate asks for: how many dimensions, a time being one.
+func (r *compiledRate) specificity() int {
+	if r.when != nil {
+		return len(r.needs) + 1
+	}
+	return len(r.needs)
+}
+
+// finish compiles what the rate asks for.
+func (r *compiledRate) finish(m Meter) {
+	r.curve = newCurve(&r.Rate)
+	r.kind, r.uniqueBy = Kind(m.Aggregation), m.UniqueBy
+	r.counts = r.Over != Event
+	r.minimum = numberOf(r.Minimum)
+	if r.Maximum != nil {
+		n := numberOf(*r.Maximum)
+		r.maximum = &n
+	}
+	r.plain = r.Model == PerUnit && !r.counts && m.Aggregation == Sum && r.Free.IsZero() && r.Currency == "" && r.Minimum.IsZero() && r.Maximum == nil
 }
 
 // need is what a rate asks of one dimension.
@@ -34,11 +66,19 @@ type need struct {
 	values []int32 // ascending
 }
 
-// shape is the rates that name the same dimensions.
+// shape is the rates that name the same dimensions, and all a time or none.
 type shape struct {
-	mask uint64
-	key  []int  // the dimensions whose values make the key
-	seed uint64 // of the keys, different from other shapes'
+	mask  uint64
+	timed bool   // they are also for some times only
+	key   []int  // the dimensions whose values make the key
+	seed  uint64 // of the keys, different from other shapes'
+}
+
+func (s *shape) specificity() int {
+	if s.timed {
+		return bits.OnesCount64(s.mask) + 1
+	}
+	return bits.OnesCount64(s.mask)
 }
 
 type link struct{ rate, next int32 } // next < 0: the last
@@ -47,8 +87,9 @@ type link struct{ rate, next int32 } // next < 0: the last
 type position [maxMeterDimension]int32
 
 // add takes a rate in. It is false when there are too many dimensions.
-func (m *meterIndex) add(r Rate) bool {
-	c := compiledRate{Rate: r, unitPrice: newUnitPrice(r.Price, r.Per)}
+func (m *meterIndex) add(r Rate, when *week) bool {
+	c := compiledRate{Rate: r, when: when, unitPrice: newUnitPrice(r.Price, r.Per)}
+	m.timed = m.timed || when != nil
 	for name, values := range r.Match {
 		d := slices.Index(m.names, name)
 		if d < 0 {
@@ -78,20 +119,25 @@ func (m *meterIndex) add(r Rate) bool {
 
 // compile prepares find. No rate may be added afterwards.
 func (m *meterIndex) compile() {
-	byMask := map[uint64][]int32{}
-	for i := range m.rates {
-		mask := m.rates[i].mask
-		if byMask[mask] == nil {
-			m.shapes = append(m.shapes, shape{mask: mask, seed: uint64(len(m.shapes) + 1)})
-		}
-		byMask[mask] = append(byMask[mask], int32(i))
+	type form struct {
+		mask  uint64
+		timed bool
 	}
-	slices.SortStableFunc(m.shapes, func(a, b shape) int { return bits.OnesCount64(b.mask) - bits.OnesCount64(a.mask) })
+	byForm := map[form][]int32{}
+	for i := range m.rates {
+		f := form{m.rates[i].mask, m.rates[i].when != nil}
+		if byForm[f] == nil {
+			m.shapes = append(m.shapes, shape{mask: f.mask, timed: f.timed, seed: uint64(len(m.shapes) + 1)})
+		}
+		byForm[f] = append(byForm[f], int32(i))
+	}
+	slices.SortStableFunc(m.shapes, func(a, b shape) int { return b.specificity() - a.specificity() })
 	m.heads = make(map[uint64]int32, len(m.rates))
 	for i := range m.shapes {
 		s := &m.shapes[i]
-		s.key = m.chooseKey(byMask[s.mask])
-		for _, r := range byMask[s.mask] {
+		rates := byForm[form{s.mask, s.timed}]
+		s.key = m.chooseKey(rates)
+		for _, r := range rates {
 			m.put(s.seed, s.key, r)
 		}
 	}
@@ -185,8 +231,8 @@ func (m *meterIndex) place(own, common credit.Dimensions) (at position, have uin
 	return at, have
 }
 
-// find returns the most specific rate for a usage at its place; nil when no rate is for it.
-func (m *meterIndex) find(at *position, have uint64) *compiledRate {
+// find returns the most specific rate for a usage at its place and minute of the week; nil when no rate is for it.
+func (m *meterIndex) find(at *position, have uint64, minute int) *compiledRate {
 	for i := range m.shapes {
 		s := &m.shapes[i]
 		if s.mask&^have != 0 {
@@ -201,7 +247,7 @@ func (m *meterIndex) find(at *position, have uint64) *compiledRate {
 			continue
 		}
 		for ; head >= 0; head = m.chains[head].next {
-			if r := &m.rates[m.chains[head].rate]; r.mask == s.mask && r.matches(at) {
+			if r := &m.rates[m.chains[head].rate]; r.mask == s.mask && (r.when != nil) == s.timed && r.matches(at) && (!s.timed || r.when.has(minute)) {
 				return r
 			}
 		}
@@ -226,17 +272,17 @@ func (n *need) met(at *position) bool {
 	return ok
 }
 
-// ambiguities calls report for every rate that could be for the same usage as an earlier one which names as many dimensions, with
-// the first such. Two rates exclude each other only if they list different values of a dimension that both name.
+// ambiguities calls report for every rate that could be for the same usage as an earlier one of the same specificity, with the first
+// such. Two rates exclude each other only if they list different values of a dimension that both name, or have windows without a common minute.
 //
 // It keeps a set of rates for each dimension and each value, so that all earlier rates are compared with one at a time, 64 by 64.
 func (m *meterIndex) ambiguities(report func(earlier, later int)) {
 	bySpecificity := map[int][]int{}
 	for i := range m.rates {
-		n := len(m.rates[i].needs)
+		n := m.rates[i].specificity()
 		bySpecificity[n] = append(bySpecificity[n], i)
 	}
-	for n := range maxMeterDimension + 1 {
+	for n := range maxMeterDimension + 2 {
 		if group := bySpecificity[n]; len(group) > 1 {
 			m.ambiguitiesAmong(group, report)
 		}
@@ -251,6 +297,7 @@ func (m *meterIndex) ambiguitiesAmong(group []int, report func(earlier, later in
 		allowed = make(bitset, words)                     // by one dimension
 		naming  = make([]bitset, len(m.names))            // by dimension: the earlier rates that name it; nil: none does
 		listing = make([]map[int32]*sparse, len(m.names)) // by dimension and value: the earlier rates that list it
+		timed   timetables
 	)
 	for k, i := range group {
 		copy(left, earlier)
@@ -270,10 +317,17 @@ func (m *meterIndex) ambiguitiesAmong(group []int, report func(earlier, later in
 				left[w] &= allowed[w]
 			}
 		}
+		when := m.rates[i].when
+		if when != nil {
+			timed.exclude(left, when)
+		}
 		if j := left.first(); j >= 0 {
 			report(group[j], i)
 		}
 		earlier.set(k)
+		if when != nil {
+			timed.add(when, k, words)
+		}
 		for _, n := range m.rates[i].needs {
 			if naming[n.dim] == nil {
 				naming[n.dim] = make(bitset, words)
@@ -288,6 +342,42 @@ func (m *meterIndex) ambiguitiesAmong(group []int, report func(earlier, later in
 				}
 				s.set(k, words)
 			}
+		}
+	}
+}
+
+// timetables is the rates by the minutes of the week that they are for. There are few different ones: maxTimetables in a document.
+type timetables []timetable
+
+type timetable struct {
+	when  *week
+	rates bitset
+	apart map[*week]bool // others that have been compared: whether no minute is common
+}
+
+func (t *timetables) add(when *week, rate, words int) {
+	i := slices.IndexFunc(*t, func(u timetable) bool { return u.when == when })
+	if i < 0 {
+		i = len(*t)
+		*t = append(*t, timetable{when: when, rates: make(bitset, words), apart: map[*week]bool{}})
+	}
+	(*t)[i].rates.set(rate)
+}
+
+// exclude takes the rates out of left that have no minute in common with when.
+func (t timetables) exclude(left bitset, when *week) {
+	for i := range t {
+		u := &t[i]
+		apart, known := u.apart[when]
+		if !known {
+			apart = u.when.common(when) < 0
+			u.apart[when] = apart
+		}
+		if !apart {
+			continue
+		}
+		for w, word := range u.rates {
+			left[w] &^= word
 		}
 	}
 }

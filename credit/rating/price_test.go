@@ -75,7 +75,7 @@ func TestPrice(t *testing.T) {
 		{"more digits than 64 bits", nil, []rating.Line{line("images", "12345678.123456789012"), line("images", "0.000000000001")}, "image image", "493827.12493827156048 0.00000000000004", "493827.124938"},
 		{"the largest", nil, []rating.Line{line("images", "225179981368.524775")}, "image", "9007199254.740991", "9007199254.740991"},
 	} {
-		p, err := bookOf(t, []byte(example)).Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: c.dims, Lines: c.lines})
+		p, err := bookOf(t, []byte(example)).Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: c.dims, Lines: c.lines}, nil, nil)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -103,7 +103,7 @@ func TestPrice(t *testing.T) {
 }
 
 func TestPriceNamesTheRate(t *testing.T) {
-	p, err := bookOf(t, []byte(example)).Price(standard, 1, rating.Usage{At: noon, Lines: []rating.Line{line("gpu_seconds", "1", "gpu", "h100")}})
+	p, err := bookOf(t, []byte(example)).Price(standard, 1, rating.Usage{At: noon, Lines: []rating.Line{line("gpu_seconds", "1", "gpu", "h100")}}, nil, nil)
 	if err != nil || p.Lines[0].Price.String() != "1.99" || p.Lines[0].Per.String() != "3600" {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -115,7 +115,8 @@ func TestPriceOfNothingIsWritten(t *testing.T) {
 	for _, exponent := range []int32{math.MinInt32, math.MaxInt32} {
 		p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{
 			{Meter: "images", Quantity: decimal.New(0, exponent)}, {Meter: "gpu_seconds", Quantity: decimal.New(0, exponent), Dims: credit.Dimensions{"gpu": "h100"}},
-		}})
+		}}, nil, nil)
+
 		if err != nil || p.Total != 0 || p.Lines[0].Quantity.String() != "0" || p.Lines[0].Cost.String() != "0" || p.Lines[1].Cost.String() != "0" {
 			t.Errorf("%+v, %v", p, err)
 		}
@@ -127,16 +128,16 @@ func TestPriceRoundsToTheUnitsScale(t *testing.T) {
 	for scale, want := range []string{"2", "2.5", "2.5", "2.5", "2.5", "2.5", "2.5"} {
 		unit := credit.Unit{Code: "CRD", Scale: scale}
 		b := bookIn(t, unit, []byte(withRate(`"price": "2.5"`)))
-		p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1")}})
+		p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1")}}, nil, nil)
 		if err != nil || p.Total.Format(scale) != want {
 			t.Errorf("scale %d: %s, %v, want %s", scale, p.Total.Format(scale), err, want)
 		}
 		half := decimal.New(2, -int32(scale)-1) // times 2.5 is half a step
-		p, err = b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{{Meter: "calls", Quantity: half}}})
+		p, err = b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{{Meter: "calls", Quantity: half}}}, nil, nil)
 		if err != nil || p.Total != 0 {
 			t.Errorf("scale %d: half a step is %d, %v", scale, p.Total, err)
 		}
-		p, err = b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{{Meter: "calls", Quantity: half.Mul(decimal.New(3, 0))}}})
+		p, err = b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{{Meter: "calls", Quantity: half.Mul(decimal.New(3, 0))}}}, nil, nil)
 		if err != nil || p.Total != 2 {
 			t.Errorf("scale %d: a step and a half is %d, %v", scale, p.Total, err)
 		}
@@ -176,7 +177,7 @@ func TestPriceRefuses(t *testing.T) {
 		{"too much together", standard, 0, rating.Usage{At: noon, Lines: slices.Repeat([]rating.Line{line("images", "1126000000")}, 200)}, credit.InvalidAmount, "The usage costs more than"},
 		{"too much by the hour", standard, 0, rating.Usage{At: noon, Lines: []rating.Line{line("gpu_seconds", "99999999999999999999", "gpu", "h100")}}, credit.InvalidAmount, "The usage costs more than"},
 	} {
-		p, err := b.Price(c.card, c.version, c.u)
+		p, err := b.Price(c.card, c.version, c.u, nil, nil)
 		var e *credit.Error
 		if !errors.As(err, &e) || e.Code != c.code || !strings.HasPrefix(e.Detail, c.detail) || p.Lines != nil || p.Total != 0 {
 			t.Errorf("%s: %+v, %v", c.name, p, err)
@@ -206,7 +207,7 @@ func TestNoRateSaysWhatIsNearest(t *testing.T) {
 		}
 		u.Lines[0].Dims = credit.Dimensions{"model": u.Dims["model"]}
 		u.Dims["model"] = "overridden"
-		_, err := b.Price(credit.RateCardID{}, 0, u)
+		_, err := b.Price(credit.RateCardID{}, 0, u, nil, nil)
 		var e *credit.Error
 		if !errors.As(err, &e) || e.Code != credit.NoRate || !strings.HasSuffix(e.Detail, c.want) {
 			t.Errorf("%s: %v", c.dims, err)
@@ -219,7 +220,7 @@ func TestNoRateSaysWhatIsNearest(t *testing.T) {
 			t.Errorf("%s: the usage was changed", c.dims)
 		}
 	}
-	if _, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("images", "1")}}); !strings.HasSuffix(err.Error(), ": the meter has no rates.") {
+	if _, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("images", "1")}}, nil, nil); !strings.HasSuffix(err.Error(), ": the meter has no rates.") {
 		t.Errorf("no rates: %v", err)
 	}
 	// Long names and many dimensions do not make a long sentence.
@@ -227,7 +228,7 @@ func TestNoRateSaysWhatIsNearest(t *testing.T) {
 	for i := range 32 {
 		long[fmt.Sprint(i, strings.Repeat("n", 120))] = strings.Repeat("v", 128)
 	}
-	if _, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: long, Lines: []rating.Line{line("calls", "1")}}); len(err.Error()) > 1200 || !strings.Contains(err.Error(), "26 more") {
+	if _, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: long, Lines: []rating.Line{line("calls", "1")}}, nil, nil); len(err.Error()) > 1200 || !strings.Contains(err.Error(), "26 more") {
 		t.Errorf("%d bytes: %v", len(err.Error()), err)
 	}
 }
@@ -320,7 +321,7 @@ func TestPriceAgreesWithFractions(t *testing.T) {
 	priced := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		rates, u, scale := drawCard(rt), drawUsage(rt), rapid.IntRange(0, credit.MaxScale).Draw(rt, "scale")
-		p, err := bookIn(t, credit.Unit{Code: "CRD", Scale: scale}, document(t, rates)).Price(credit.RateCardID{}, 0, u)
+		p, err := bookIn(t, credit.Unit{Code: "CRD", Scale: scale}, document(t, rates)).Price(credit.RateCardID{}, 0, u, nil, nil)
 		total, ids, costs, ok := slowly(rates, u)
 		if !ok {
 			if credit.CodeOf(err) != credit.NoRate {
@@ -359,7 +360,7 @@ func TestPriceAgreesWithFractions(t *testing.T) {
 
 // total prices u, which must be possible or cost too much; then it is false.
 func total(t *rapid.T, b *rating.Book, u rating.Usage) (credit.Amount, bool) {
-	p, err := b.Price(credit.RateCardID{}, 0, u)
+	p, err := b.Price(credit.RateCardID{}, 0, u, nil, nil)
 	if err != nil && credit.CodeOf(err) != credit.InvalidAmount {
 		t.Fatal(err)
 	}
@@ -427,7 +428,7 @@ func TestPriceOfWideRates(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 2_000 {
 		m, p := random.IntN(600), random.IntN(600)
-		got, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1", "model", fmt.Sprint("m", m), "product", fmt.Sprint("p", p))}})
+		got, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Lines: []rating.Line{line("calls", "1", "model", fmt.Sprint("m", m), "product", fmt.Sprint("p", p))}}, nil, nil)
 		if want := fmt.Sprintf("r%d", m/60+p/60*10); err != nil || got.Lines[0].RateID != want {
 			t.Fatalf("model %d, product %d: %+v, %v, want %s", m, p, got, err, want)
 		}
@@ -446,7 +447,7 @@ func TestPriceFindsEveryRate(t *testing.T) {
 		for name, values := range r.Match {
 			dims[name] = values[len(values)-1]
 		}
-		p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: dims, Lines: []rating.Line{{Meter: r.Meter, Quantity: number("1000000")}}})
+		p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: dims, Lines: []rating.Line{{Meter: r.Meter, Quantity: number("1000000")}}}, nil, nil)
 		if err != nil || p.Lines[0].RateID != r.ID || !p.Lines[0].Cost.Equal(r.Price) {
 			t.Fatalf("%+v: %+v, %v", r, p, err)
 		}
@@ -456,7 +457,7 @@ func TestPriceFindsEveryRate(t *testing.T) {
 		for name := range r.Match {
 			without := maps.Clone(dims)
 			delete(without, name)
-			if p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: without, Lines: []rating.Line{{Meter: r.Meter, Quantity: number("1")}}}); credit.CodeOf(err) != credit.NoRate {
+			if p, err := b.Price(credit.RateCardID{}, 0, rating.Usage{At: noon, Dims: without, Lines: []rating.Line{{Meter: r.Meter, Quantity: number("1")}}}, nil, nil); credit.CodeOf(err) != credit.NoRate {
 				t.Fatalf("%+v without %s: %+v, %v", r, name, p, err)
 			}
 		}
@@ -467,9 +468,24 @@ func TestPriceAllocatesLittle(t *testing.T) {
 	b := bookOf(t, sixDimensions(2_000, "1000000"))
 	u := rating.Usage{At: noon, Dims: benchmarkDims, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1234, 0)}}}
 	if allocs := testing.AllocsPerRun(100, func() {
-		if _, err := b.Price(credit.RateCardID{}, 0, u); err != nil {
+		if _, err := b.Price(credit.RateCardID{}, 0, u, nil, nil); err != nil {
 			t.Fatal(err)
 		}
+	}); allocs >= 5 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
+func TestPriceOverAPeriodAllocatesLittle(t *testing.T) {
+	b := bookOf(t, overMonth(sixDimensions(2_000, "1000000")))
+	u := rating.Usage{At: noon, Dims: benchmarkDims, Lines: []rating.Line{{Meter: "llm_tokens", Quantity: decimal.New(1234, 0)}}}
+	state := rating.Counters{}
+	if allocs := testing.AllocsPerRun(100, func() {
+		p, err := b.Price(credit.RateCardID{}, 0, u, state, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state.Apply(p.Changes)
 	}); allocs >= 5 {
 		t.Errorf("%v allocations", allocs)
 	}
@@ -491,7 +507,7 @@ func TestPriceConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for i := range 500 {
 				n := (g + i) % len(usages)
-				p, err := books[i%2].Price(credit.RateCardID{}, 0, usages[n])
+				p, err := books[i%2].Price(credit.RateCardID{}, 0, usages[n], nil, nil)
 				if (err != nil) != (n == 3) || p.Total != want[n] {
 					t.Errorf("usage %d: %+v, %v", n, p, err)
 					return
@@ -507,6 +523,10 @@ func FuzzPrice(f *testing.F) {
 	f.Add([]byte(example), "gpu_seconds", int64(100), int32(-3), "gpu", "h100", "", "", 1, int64(-1))
 	f.Add([]byte(example), "images", int64(math.MaxInt64), int32(math.MaxInt32), "", "", "", "", 0, int64(0))
 	f.Add([]byte(example), "calls", int64(math.MinInt64), int32(math.MinInt32), "", "", "", "", -1, int64(math.MinInt64))
+	f.Add([]byte(everything), "calls", int64(7), int32(0), "a", "x", "", "", 1, int64(0))
+	f.Add([]byte(everything), "seats", int64(7), int32(0), "", "", "", "", 1, int64(0))
+	f.Add([]byte(everything), "users", int64(7), int32(0), "user", "x", "", "", 1, int64(0))
+	f.Add([]byte(everything), "images", int64(7), int32(0), "size", "large", "", "", 1, int64(0))
 	f.Add(wide(3, 5), "calls", int64(7), int32(-12), "model", "m1", "product", "p1", 0, int64(1))
 	f.Add([]byte(withRate(`"price": "99999999999999999999.999999999999", "per": "0.000000000007"`)), "calls", int64(7), int32(19), "", "", "", "", 0, int64(1))
 	f.Fuzz(func(t *testing.T, doc []byte, meter string, coefficient int64, exponent int32, name, value, ownName, ownValue string, version int, after int64) {
@@ -514,21 +534,34 @@ func FuzzPrice(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if d.Extends.Card != "" {
+			return // there is no other card
+		}
 		b, err := rating.NewBook(1, []rating.CardVersions{{ID: standard, Code: "standard", Unit: credits, Default: true, Versions: []rating.Version{{Number: 1, EffectiveAt: noon, Doc: d}}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		l := rating.Line{Meter: meter, Quantity: decimal.New(coefficient, exponent), Dims: credit.Dimensions{ownName: ownValue}}
 		u := rating.Usage{At: noon.Add(time.Duration(after)), Dims: credit.Dimensions{name: value}, Lines: []rating.Line{l, l, {Meter: meter, Quantity: decimal.New(1, -12)}}}
-		p, err := b.Price(credit.RateCardID{}, version, u)
+		p, err := b.Price(credit.RateCardID{}, version, u, nil, nil)
 		if err != nil {
 			if c := credit.CodeOf(err); c != credit.NoRate && c != credit.RateCardNotFound && c != credit.InvalidRequest && c != credit.InvalidAmount || p.Lines != nil {
 				t.Fatalf("%+v, %v", p, err)
 			}
 			return
 		}
-		if p.Total < 0 || p.Total > credit.MaxAmount || len(p.Lines) != 3 || p.Version != 1 {
+		if p.Total < -credit.MaxAmount || p.Total > credit.MaxAmount || len(p.Lines) != 3 || p.Version != 1 {
 			t.Fatalf("%+v", p)
+		}
+		for _, l := range p.Lines {
+			if l.RateID == "" {
+				t.Fatalf("%+v", p)
+			}
+		}
+		if slices.ContainsFunc(d.Rates, func(r rating.Rate) bool {
+			return r.Model != rating.PerUnit || r.Over != rating.Event || r.Currency != "" || !r.Free.IsZero() || !r.Minimum.IsZero() || r.Maximum != nil
+		}) || slices.ContainsFunc(d.Meters, func(m rating.Meter) bool { return m.Aggregation != rating.Sum }) || d.Rounding != rating.RoundEvent {
+			return
 		}
 		sum := new(big.Rat)
 		for _, l := range p.Lines {

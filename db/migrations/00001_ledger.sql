@@ -264,7 +264,6 @@ CREATE TABLE refunds (
   CONSTRAINT refund_operation UNIQUE (customer_id, ver)
 );
 CREATE INDEX refunds_by_grant ON refunds (grant_id, id);
-CREATE INDEX refunds_to_settle ON refunds (id) WHERE status = 'awaiting_settlement';
 
 ------------------------------------------------------------------------------------------------------------------------
 -- The money book

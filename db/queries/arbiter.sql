@@ -18,7 +18,12 @@ LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY(@digests::uuid[]);
 
 -- name: ReadCustomers :many
-SELECT c.id, e.currency, c.rate_card_id FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
+-- With the assignments of rate cards that may still price an event, in order of time; null: none.
+SELECT c.id, e.currency, c.rate_card_id, (
+    SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+  ) AS assignments
+FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY(@customers::uuid[]);
 
 -- name: ReadWallets :many
@@ -26,19 +31,37 @@ SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE cust
 
 -- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE customer_id = ANY(@customers::uuid[]) AND status = 'open';
 
 -- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE id = ANY(@grants::uuid[]);
 
 -- name: ReadNow :one
 -- The epoch is the timeline of Postgres: it orders snapshots of a customer across a failover or restore, when versions are used again.
 SELECT clock_timestamp()::timestamptz AS now, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)::text AS epoch, (SELECT ver FROM configuration) AS configuration;
+
+-- name: ReadCounters :many
+SELECT r.customer_id, r.key, r.value FROM rating_counters AS r
+JOIN ROWS FROM (unnest(@customers::uuid[]), unnest(@keys::text[])) AS x(c, k) ON r.customer_id = x.c AND r.key = x.k;
+
+-- name: ReadDrawn :many
+-- The customer's grants of a unit that something is consumed of, those drawn last first: what is given back goes to them, in this order.
+SELECT g.id FROM grants AS g
+JOIN wallets AS w ON w.id = g.wallet_id AND w.unit = @unit
+JOIN LATERAL (
+  SELECT m.ver, m.n FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC, m.n DESC LIMIT 1
+) AS l ON true
+WHERE g.customer_id = @customer AND g.consumed > 0 ORDER BY l.ver DESC, l.n DESC LIMIT @page_size;
+
+-- name: SaveCounters :exec
+INSERT INTO rating_counters (customer_id, key, value, ver)
+SELECT c, k, v, n FROM ROWS FROM (unnest(@customers::uuid[]), unnest(@keys::text[]), unnest(@vals::text[]), unnest(@vers::bigint[])) AS x(c, k, v, n)
+ON CONFLICT ON CONSTRAINT rating_counter_once DO UPDATE SET value = excluded.value, ver = excluded.ver;
 
 -- name: AddKeys :exec
 -- No ON CONFLICT: the COMMIT is already under way behind it, so a key that somebody else has taken must abort everything.
@@ -97,10 +120,10 @@ WHERE g.id = x.id;
 
 -- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
   granted, avail)
 VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @member_id, @effective_at, @expires_at, @price_minor, @tax_minor,
-  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @metadata, @created_at, @issued_at, @amount,
+  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @metadata, @created_at, @issued_at, @amount,
   @granted, @avail);
 
 -- name: AddWallet :exec
@@ -112,6 +135,13 @@ UPDATE wallets SET priority = @priority, scope = @scope WHERE id = @id;
 
 -- name: ChangeCustomerCard :exec
 UPDATE customers SET rate_card_id = @rate_card_id WHERE id = @id;
+
+-- name: AddAssignment :exec
+INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason)
+VALUES (@id, @customer_id, @card_id, @valid_from, @valid_to, @assigned_at, @assigned_by, @reason);
+
+-- name: EndAssignment :exec
+UPDATE rate_card_assignments SET valid_to = @valid_to WHERE id = @id;
 
 -- name: AddRefund :exec
 INSERT INTO refunds (id, customer_id, grant_id, ver, units, money_minor, tax_minor, currency, basis_minor, tax_basis_minor, reason, status, created_at)

@@ -35,18 +35,24 @@ UPDATE rate_cards SET is_default = false WHERE is_default;
 SELECT id, code, unit FROM rate_cards WHERE id = @id FOR UPDATE;
 
 -- name: AddRateCardVersion :one
+-- Without an instant a card's first version is in force at once, a later one after the lead.
 INSERT INTO rate_card_versions (card_id, version, effective_at, document, published_by)
-SELECT @card_id, coalesce(max(version), 0) + 1, coalesce(sqlc.narg('effective_at')::timestamptz, now()), @document, @published_by
+SELECT @card_id, coalesce(max(version), 0) + 1,
+  coalesce(sqlc.narg('effective_at')::timestamptz,
+    clock_timestamp() + CASE WHEN count(*) = 0 THEN interval '0' ELSE make_interval(secs => @lead_seconds::double precision) END),
+  @document, @published_by
 FROM rate_card_versions WHERE card_id = @card_id
 RETURNING version, effective_at, published_at;
 
 -- name: PageRateCardVersions :many
-SELECT version, effective_at, document, published_at, published_by FROM rate_card_versions
-WHERE card_id = @card_id AND version < @before ORDER BY version DESC LIMIT @page_size;
+SELECT v.version, v.effective_at, v.document, v.published_at, v.published_by, w.withdrawn_at, w.withdrawn_by, w.reason AS withdrawn_because
+FROM rate_card_versions AS v LEFT JOIN rate_card_withdrawals AS w ON w.card_id = v.card_id AND w.version = v.version
+WHERE v.card_id = @card_id AND v.version < @before ORDER BY v.version DESC LIMIT @page_size;
 
 -- name: FindRateCardVersion :one
-SELECT version, effective_at, document, published_at, published_by FROM rate_card_versions
-WHERE card_id = @card_id AND version = @version;
+SELECT v.version, v.effective_at, v.document, v.published_at, v.published_by, w.withdrawn_at, w.withdrawn_by, w.reason AS withdrawn_because
+FROM rate_card_versions AS v LEFT JOIN rate_card_withdrawals AS w ON w.card_id = v.card_id AND w.version = v.version
+WHERE v.card_id = @card_id AND v.version = @version;
 
 -- name: BumpConfiguration :exec
 -- Every process notices and reads the rate cards again.

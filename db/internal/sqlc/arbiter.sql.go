@@ -13,13 +13,43 @@ import (
 	"github.com/shopspring/decimal"
 )
 
+const AddAssignment = `-- name: AddAssignment :exec
+INSERT INTO rate_card_assignments (id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+`
+
+type AddAssignmentParams struct {
+	ID         pgtype.UUID
+	CustomerID pgtype.UUID
+	CardID     pgtype.UUID
+	ValidFrom  pgtype.Timestamptz
+	ValidTo    pgtype.Timestamptz
+	AssignedAt pgtype.Timestamptz
+	AssignedBy int32
+	Reason     string
+}
+
+func (q *Queries) AddAssignment(ctx context.Context, arg AddAssignmentParams) error {
+	_, err := q.db.Exec(ctx, AddAssignment,
+		arg.ID,
+		arg.CustomerID,
+		arg.CardID,
+		arg.ValidFrom,
+		arg.ValidTo,
+		arg.AssignedAt,
+		arg.AssignedBy,
+		arg.Reason,
+	)
+	return err
+}
+
 const AddGrant = `-- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
   granted, avail)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-  $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-  $24, $25)
+  $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+  $25, $26)
 `
 
 type AddGrantParams struct {
@@ -42,6 +72,7 @@ type AddGrantParams struct {
 	PaymentRef    pgtype.Text
 	RatePolicy    string
 	RateVersion   pgtype.Int4
+	RateCardID    pgtype.UUID
 	Metadata      json.RawMessage
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
@@ -71,6 +102,7 @@ func (q *Queries) AddGrant(ctx context.Context, arg AddGrantParams) error {
 		arg.PaymentRef,
 		arg.RatePolicy,
 		arg.RateVersion,
+		arg.RateCardID,
 		arg.Metadata,
 		arg.CreatedAt,
 		arg.IssuedAt,
@@ -391,6 +423,15 @@ func (q *Queries) DrawGrants(ctx context.Context, arg DrawGrantsParams) error {
 	return err
 }
 
+const EndAssignment = `-- name: EndAssignment :exec
+UPDATE rate_card_assignments SET valid_to = $1 WHERE id = $2
+`
+
+func (q *Queries) EndAssignment(ctx context.Context, validTo pgtype.Timestamptz, iD pgtype.UUID) error {
+	_, err := q.db.Exec(ctx, EndAssignment, validTo, iD)
+	return err
+}
+
 const LockFreeHeads = `-- name: LockFreeHeads :many
 SELECT customer_id, ver, last_at, frozen FROM customer_heads
 WHERE customer_id = ANY($1::uuid[]) ORDER BY customer_id FOR UPDATE SKIP LOCKED
@@ -456,27 +497,27 @@ func (q *Queries) LockHeads(ctx context.Context, customers []pgtype.UUID) ([]Cus
 	return items, nil
 }
 
-const ReadCustomers = `-- name: ReadCustomers :many
-SELECT c.id, e.currency, c.rate_card_id FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
-WHERE c.id = ANY($1::uuid[])
+const ReadCounters = `-- name: ReadCounters :many
+SELECT r.customer_id, r.key, r.value FROM rating_counters AS r
+JOIN ROWS FROM (unnest($1::uuid[]), unnest($2::text[])) AS x(c, k) ON r.customer_id = x.c AND r.key = x.k
 `
 
-type ReadCustomersRow struct {
-	ID         pgtype.UUID
-	Currency   string
-	RateCardID pgtype.UUID
+type ReadCountersRow struct {
+	CustomerID pgtype.UUID
+	Key        string
+	Value      string
 }
 
-func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
-	rows, err := q.db.Query(ctx, ReadCustomers, customers)
+func (q *Queries) ReadCounters(ctx context.Context, customers []pgtype.UUID, keys []string) ([]ReadCountersRow, error) {
+	rows, err := q.db.Query(ctx, ReadCounters, customers, keys)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []ReadCustomersRow{}
+	items := []ReadCountersRow{}
 	for rows.Next() {
-		var i ReadCustomersRow
-		if err := rows.Scan(&i.ID, &i.Currency, &i.RateCardID); err != nil {
+		var i ReadCountersRow
+		if err := rows.Scan(&i.CustomerID, &i.Key, &i.Value); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -487,9 +528,81 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 	return items, nil
 }
 
+const ReadCustomers = `-- name: ReadCustomers :many
+SELECT c.id, e.currency, c.rate_card_id, (
+    SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+  ) AS assignments
+FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
+WHERE c.id = ANY($1::uuid[])
+`
+
+type ReadCustomersRow struct {
+	ID          pgtype.UUID
+	Currency    string
+	RateCardID  pgtype.UUID
+	Assignments json.RawMessage
+}
+
+// With the assignments of rate cards that may still price an event, in order of time; null: none.
+func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
+	rows, err := q.db.Query(ctx, ReadCustomers, customers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReadCustomersRow{}
+	for rows.Next() {
+		var i ReadCustomersRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Currency,
+			&i.RateCardID,
+			&i.Assignments,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ReadDrawn = `-- name: ReadDrawn :many
+SELECT g.id FROM grants AS g
+JOIN wallets AS w ON w.id = g.wallet_id AND w.unit = $1
+JOIN LATERAL (
+  SELECT m.ver, m.n FROM movements AS m WHERE m.grant_id = g.id AND m.credit = 'consumed' ORDER BY m.ver DESC, m.n DESC LIMIT 1
+) AS l ON true
+WHERE g.customer_id = $2 AND g.consumed > 0 ORDER BY l.ver DESC, l.n DESC LIMIT $3
+`
+
+// The customer's grants of a unit that something is consumed of, those drawn last first: what is given back goes to them, in this order.
+func (q *Queries) ReadDrawn(ctx context.Context, unit string, customer pgtype.UUID, pageSize int32) ([]pgtype.UUID, error) {
+	rows, err := q.db.Query(ctx, ReadDrawn, unit, customer, pageSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []pgtype.UUID{}
+	for rows.Next() {
+		var id pgtype.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ReadGrants = `-- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE id = ANY($1::uuid[])
 `
@@ -515,6 +628,7 @@ type ReadGrantsRow struct {
 	PaymentRef    pgtype.Text
 	RatePolicy    string
 	RateVersion   pgtype.Int4
+	RateCardID    pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -558,6 +672,7 @@ func (q *Queries) ReadGrants(ctx context.Context, grants []pgtype.UUID) ([]ReadG
 			&i.PaymentRef,
 			&i.RatePolicy,
 			&i.RateVersion,
+			&i.RateCardID,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,
@@ -673,7 +788,7 @@ func (q *Queries) ReadNow(ctx context.Context) (ReadNowRow, error) {
 
 const ReadOpenGrants = `-- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE customer_id = ANY($1::uuid[]) AND status = 'open'
 `
@@ -699,6 +814,7 @@ type ReadOpenGrantsRow struct {
 	PaymentRef    pgtype.Text
 	RatePolicy    string
 	RateVersion   pgtype.Int4
+	RateCardID    pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -742,6 +858,7 @@ func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) (
 			&i.PaymentRef,
 			&i.RatePolicy,
 			&i.RateVersion,
+			&i.RateCardID,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,
@@ -804,4 +921,27 @@ func (q *Queries) ReadWallets(ctx context.Context, customers []pgtype.UUID) ([]R
 		return nil, err
 	}
 	return items, nil
+}
+
+const SaveCounters = `-- name: SaveCounters :exec
+INSERT INTO rating_counters (customer_id, key, value, ver)
+SELECT c, k, v, n FROM ROWS FROM (unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bigint[])) AS x(c, k, v, n)
+ON CONFLICT ON CONSTRAINT rating_counter_once DO UPDATE SET value = excluded.value, ver = excluded.ver
+`
+
+type SaveCountersParams struct {
+	Customers []pgtype.UUID
+	Keys      []string
+	Vals      []string
+	Vers      []int64
+}
+
+func (q *Queries) SaveCounters(ctx context.Context, arg SaveCountersParams) error {
+	_, err := q.db.Exec(ctx, SaveCounters,
+		arg.Customers,
+		arg.Keys,
+		arg.Vals,
+		arg.Vers,
+	)
+	return err
 }

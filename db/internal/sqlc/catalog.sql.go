@@ -127,7 +127,10 @@ func (q *Queries) AddRateCard(ctx context.Context, arg AddRateCardParams) (pgtyp
 
 const AddRateCardVersion = `-- name: AddRateCardVersion :one
 INSERT INTO rate_card_versions (card_id, version, effective_at, document, published_by)
-SELECT $1, coalesce(max(version), 0) + 1, coalesce($2::timestamptz, now()), $3, $4
+SELECT $1, coalesce(max(version), 0) + 1,
+  coalesce($2::timestamptz,
+    clock_timestamp() + CASE WHEN count(*) = 0 THEN interval '0' ELSE make_interval(secs => $3::double precision) END),
+  $4, $5
 FROM rate_card_versions WHERE card_id = $1
 RETURNING version, effective_at, published_at
 `
@@ -135,6 +138,7 @@ RETURNING version, effective_at, published_at
 type AddRateCardVersionParams struct {
 	CardID      pgtype.UUID
 	EffectiveAt pgtype.Timestamptz
+	LeadSeconds float64
 	Document    json.RawMessage
 	PublishedBy string
 }
@@ -145,10 +149,12 @@ type AddRateCardVersionRow struct {
 	PublishedAt pgtype.Timestamptz
 }
 
+// Without an instant a card's first version is in force at once, a later one after the lead.
 func (q *Queries) AddRateCardVersion(ctx context.Context, arg AddRateCardVersionParams) (AddRateCardVersionRow, error) {
 	row := q.db.QueryRow(ctx, AddRateCardVersion,
 		arg.CardID,
 		arg.EffectiveAt,
+		arg.LeadSeconds,
 		arg.Document,
 		arg.PublishedBy,
 	)
@@ -231,7 +237,7 @@ func (q *Queries) FindCustomerID(ctx context.Context, externalID pgtype.Text) (p
 }
 
 const FindGrant = `-- name: FindGrant :one
-SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, e.currency, now()::timestamptz AS read_at
+SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, e.currency, now()::timestamptz AS read_at
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
@@ -284,6 +290,7 @@ func (q *Queries) FindGrant(ctx context.Context, id pgtype.UUID) (FindGrantRow, 
 		&i.Grant.Refunded,
 		&i.Grant.Voided,
 		&i.Grant.Transferred,
+		&i.Grant.RateCardID,
 		&i.Wallet.ID,
 		&i.Wallet.CustomerID,
 		&i.Wallet.Unit,
@@ -343,16 +350,20 @@ func (q *Queries) FindRateCard(ctx context.Context, iD pgtype.UUID, code string)
 }
 
 const FindRateCardVersion = `-- name: FindRateCardVersion :one
-SELECT version, effective_at, document, published_at, published_by FROM rate_card_versions
-WHERE card_id = $1 AND version = $2
+SELECT v.version, v.effective_at, v.document, v.published_at, v.published_by, w.withdrawn_at, w.withdrawn_by, w.reason AS withdrawn_because
+FROM rate_card_versions AS v LEFT JOIN rate_card_withdrawals AS w ON w.card_id = v.card_id AND w.version = v.version
+WHERE v.card_id = $1 AND v.version = $2
 `
 
 type FindRateCardVersionRow struct {
-	Version     int32
-	EffectiveAt pgtype.Timestamptz
-	Document    json.RawMessage
-	PublishedAt pgtype.Timestamptz
-	PublishedBy string
+	Version          int32
+	EffectiveAt      pgtype.Timestamptz
+	Document         json.RawMessage
+	PublishedAt      pgtype.Timestamptz
+	PublishedBy      string
+	WithdrawnAt      pgtype.Timestamptz
+	WithdrawnBy      pgtype.Text
+	WithdrawnBecause pgtype.Text
 }
 
 func (q *Queries) FindRateCardVersion(ctx context.Context, cardID pgtype.UUID, version int32) (FindRateCardVersionRow, error) {
@@ -364,6 +375,9 @@ func (q *Queries) FindRateCardVersion(ctx context.Context, cardID pgtype.UUID, v
 		&i.Document,
 		&i.PublishedAt,
 		&i.PublishedBy,
+		&i.WithdrawnAt,
+		&i.WithdrawnBy,
+		&i.WithdrawnBecause,
 	)
 	return i, err
 }
@@ -526,7 +540,7 @@ func (q *Queries) PageEntities(ctx context.Context, after string, pageSize int32
 }
 
 const PageGrants = `-- name: PageGrants :many
-SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, e.currency, now()::timestamptz AS read_at
+SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, e.currency, now()::timestamptz AS read_at
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
@@ -610,6 +624,7 @@ func (q *Queries) PageGrants(ctx context.Context, arg PageGrantsParams) ([]PageG
 			&i.Grant.Refunded,
 			&i.Grant.Voided,
 			&i.Grant.Transferred,
+			&i.Grant.RateCardID,
 			&i.Wallet.ID,
 			&i.Wallet.CustomerID,
 			&i.Wallet.Unit,
@@ -664,16 +679,20 @@ func (q *Queries) PageMembers(ctx context.Context, customerID pgtype.UUID, befor
 }
 
 const PageRateCardVersions = `-- name: PageRateCardVersions :many
-SELECT version, effective_at, document, published_at, published_by FROM rate_card_versions
-WHERE card_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3
+SELECT v.version, v.effective_at, v.document, v.published_at, v.published_by, w.withdrawn_at, w.withdrawn_by, w.reason AS withdrawn_because
+FROM rate_card_versions AS v LEFT JOIN rate_card_withdrawals AS w ON w.card_id = v.card_id AND w.version = v.version
+WHERE v.card_id = $1 AND v.version < $2 ORDER BY v.version DESC LIMIT $3
 `
 
 type PageRateCardVersionsRow struct {
-	Version     int32
-	EffectiveAt pgtype.Timestamptz
-	Document    json.RawMessage
-	PublishedAt pgtype.Timestamptz
-	PublishedBy string
+	Version          int32
+	EffectiveAt      pgtype.Timestamptz
+	Document         json.RawMessage
+	PublishedAt      pgtype.Timestamptz
+	PublishedBy      string
+	WithdrawnAt      pgtype.Timestamptz
+	WithdrawnBy      pgtype.Text
+	WithdrawnBecause pgtype.Text
 }
 
 func (q *Queries) PageRateCardVersions(ctx context.Context, cardID pgtype.UUID, before int32, pageSize int32) ([]PageRateCardVersionsRow, error) {
@@ -691,6 +710,9 @@ func (q *Queries) PageRateCardVersions(ctx context.Context, cardID pgtype.UUID, 
 			&i.Document,
 			&i.PublishedAt,
 			&i.PublishedBy,
+			&i.WithdrawnAt,
+			&i.WithdrawnBy,
+			&i.WithdrawnBecause,
 		); err != nil {
 			return nil, err
 		}

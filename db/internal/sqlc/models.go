@@ -26,6 +26,7 @@ const (
 	OperationKindExtend    OperationKind = "extend"
 	OperationKindFreeze    OperationKind = "freeze"
 	OperationKindUnfreeze  OperationKind = "unfreeze"
+	OperationKindReverse   OperationKind = "reverse"
 )
 
 func (e *OperationKind) Scan(src interface{}) error {
@@ -153,6 +154,18 @@ type CustomerHead struct {
 	Frozen     bool
 }
 
+type FxRate struct {
+	No           int64
+	Source       string
+	FromCurrency string
+	ToCurrency   string
+	OnDate       pgtype.Date
+	Version      int32
+	Rate         decimal.Decimal
+	ImportedAt   pgtype.Timestamptz
+	ImportedBy   string
+}
+
 type Grant struct {
 	ID            pgtype.UUID
 	CustomerID    pgtype.UUID
@@ -186,6 +199,7 @@ type Grant struct {
 	Refunded      int64
 	Voided        int64
 	Transferred   int64
+	RateCardID    pgtype.UUID
 }
 
 type GrantCarrying struct {
@@ -319,6 +333,28 @@ type RateCard struct {
 	CreatedAt pgtype.Timestamptz
 }
 
+type RateCardAssignment struct {
+	ID         pgtype.UUID
+	CustomerID pgtype.UUID
+	CardID     pgtype.UUID
+	ValidFrom  pgtype.Timestamptz
+	ValidTo    pgtype.Timestamptz
+	AssignedAt pgtype.Timestamptz
+	AssignedBy int32
+	Reason     string
+}
+
+type RateCardDraft struct {
+	ID        pgtype.UUID
+	CardID    pgtype.UUID
+	Revision  int32
+	Note      string
+	Document  []byte
+	CreatedAt pgtype.Timestamptz
+	UpdatedAt pgtype.Timestamptz
+	UpdatedBy string
+}
+
 type RateCardVersion struct {
 	CardID      pgtype.UUID
 	Version     int32
@@ -326,6 +362,21 @@ type RateCardVersion struct {
 	Document    json.RawMessage
 	PublishedAt pgtype.Timestamptz
 	PublishedBy string
+}
+
+type RateCardWithdrawal struct {
+	CardID      pgtype.UUID
+	Version     int32
+	WithdrawnAt pgtype.Timestamptz
+	WithdrawnBy string
+	Reason      string
+}
+
+type RatingCounter struct {
+	CustomerID pgtype.UUID
+	Key        string
+	Value      string
+	Ver        int64
 }
 
 type RecognitionMark struct {

@@ -10,13 +10,105 @@ import (
 	"encoding/json"
 
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/shopspring/decimal"
 )
+
+const AddDraft = `-- name: AddDraft :one
+INSERT INTO rate_card_drafts (id, card_id, note, document, updated_by) VALUES ($1, $2, $3, $4, $5)
+RETURNING id, card_id, revision, note, document, created_at, updated_at, updated_by
+`
+
+type AddDraftParams struct {
+	ID        pgtype.UUID
+	CardID    pgtype.UUID
+	Note      string
+	Document  []byte
+	UpdatedBy string
+}
+
+func (q *Queries) AddDraft(ctx context.Context, arg AddDraftParams) (RateCardDraft, error) {
+	row := q.db.QueryRow(ctx, AddDraft,
+		arg.ID,
+		arg.CardID,
+		arg.Note,
+		arg.Document,
+		arg.UpdatedBy,
+	)
+	var i RateCardDraft
+	err := row.Scan(
+		&i.ID,
+		&i.CardID,
+		&i.Revision,
+		&i.Note,
+		&i.Document,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.UpdatedBy,
+	)
+	return i, err
+}
+
+const AddFXRates = `-- name: AddFXRates :many
+INSERT INTO fx_rates (source, from_currency, to_currency, on_date, version, rate, imported_by)
+SELECT $1::text, x.f, x.t, x.d, coalesce(have.version, 0) + 1, x.r, $2::text
+FROM ROWS FROM (unnest($3::text[]), unnest($4::text[]), unnest($5::date[]), unnest($6::numeric[])) AS x(f, t, d, r)
+LEFT JOIN LATERAL (
+  SELECT h.version, h.rate FROM fx_rates AS h
+  WHERE h.source = $1::text AND h.from_currency = x.f AND h.to_currency = x.t AND h.on_date = x.d ORDER BY h.version DESC LIMIT 1
+) AS have ON true
+WHERE have.rate IS DISTINCT FROM x.r
+ORDER BY x.d, x.f, x.t
+RETURNING no, version
+`
+
+type AddFXRatesParams struct {
+	Source     string
+	ImportedBy string
+	Froms      []string
+	Tos        []string
+	Days       []pgtype.Date
+	Rates      []decimal.Decimal
+}
+
+type AddFXRatesRow struct {
+	No      int64
+	Version int32
+}
+
+// Adds those quotes that differ from the newest version of theirs; a row for each that was added.
+func (q *Queries) AddFXRates(ctx context.Context, arg AddFXRatesParams) ([]AddFXRatesRow, error) {
+	rows, err := q.db.Query(ctx, AddFXRates,
+		arg.Source,
+		arg.ImportedBy,
+		arg.Froms,
+		arg.Tos,
+		arg.Days,
+		arg.Rates,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AddFXRatesRow{}
+	for rows.Next() {
+		var i AddFXRatesRow
+		if err := rows.Scan(&i.No, &i.Version); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
 
 const AllRateCardVersions = `-- name: AllRateCardVersions :many
 SELECT c.id, c.code, c.unit, c.is_default, u.scale, u.name AS unit_name, v.version, v.effective_at, v.published_at
 FROM rate_cards AS c
 JOIN units AS u ON u.code = c.unit
-JOIN rate_card_versions AS v ON v.card_id = c.id
+LEFT JOIN rate_card_versions AS v ON v.card_id = c.id
+  AND NOT EXISTS (SELECT FROM rate_card_withdrawals AS w WHERE w.card_id = v.card_id AND w.version = v.version)
 ORDER BY c.id, v.version
 `
 
@@ -27,12 +119,13 @@ type AllRateCardVersionsRow struct {
 	IsDefault   bool
 	Scale       int16
 	UnitName    string
-	Version     int32
+	Version     pgtype.Int4
 	EffectiveAt pgtype.Timestamptz
 	PublishedAt pgtype.Timestamptz
 }
 
-// Every version of every card, cards together, versions in order; without the documents.
+// Every version of every card that was not withdrawn, cards together, versions in order; without the documents. A card without any is one
+// row without a version.
 func (q *Queries) AllRateCardVersions(ctx context.Context) ([]AllRateCardVersionsRow, error) {
 	rows, err := q.db.Query(ctx, AllRateCardVersions)
 	if err != nil {
@@ -74,6 +167,266 @@ func (q *Queries) ConfigurationVersion(ctx context.Context) (int64, error) {
 	return ver, err
 }
 
+const DeleteDraft = `-- name: DeleteDraft :one
+DELETE FROM rate_card_drafts WHERE id = $1 AND card_id = $2
+RETURNING id, card_id, revision, note, document, created_at, updated_at, updated_by
+`
+
+func (q *Queries) DeleteDraft(ctx context.Context, iD pgtype.UUID, cardID pgtype.UUID) (RateCardDraft, error) {
+	row := q.db.QueryRow(ctx, DeleteDraft, iD, cardID)
+	var i RateCardDraft
+	err := row.Scan(
+		&i.ID,
+		&i.CardID,
+		&i.Revision,
+		&i.Note,
+		&i.Document,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.UpdatedBy,
+	)
+	return i, err
+}
+
+const FXRatesSince = `-- name: FXRatesSince :many
+SELECT DISTINCT ON (source, from_currency, to_currency, on_date) no, source, from_currency, to_currency, on_date, rate FROM fx_rates
+WHERE on_date >= $1 ORDER BY source, from_currency, to_currency, on_date, version DESC
+`
+
+type FXRatesSinceRow struct {
+	No           int64
+	Source       string
+	FromCurrency string
+	ToCurrency   string
+	OnDate       pgtype.Date
+	Rate         decimal.Decimal
+}
+
+// The newest version of every quote of a day or later.
+func (q *Queries) FXRatesSince(ctx context.Context, since pgtype.Date) ([]FXRatesSinceRow, error) {
+	rows, err := q.db.Query(ctx, FXRatesSince, since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FXRatesSinceRow{}
+	for rows.Next() {
+		var i FXRatesSinceRow
+		if err := rows.Scan(
+			&i.No,
+			&i.Source,
+			&i.FromCurrency,
+			&i.ToCurrency,
+			&i.OnDate,
+			&i.Rate,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const FindDraft = `-- name: FindDraft :one
+SELECT id, card_id, revision, note, document, created_at, updated_at, updated_by FROM rate_card_drafts WHERE id = $1 AND card_id = $2
+`
+
+func (q *Queries) FindDraft(ctx context.Context, iD pgtype.UUID, cardID pgtype.UUID) (RateCardDraft, error) {
+	row := q.db.QueryRow(ctx, FindDraft, iD, cardID)
+	var i RateCardDraft
+	err := row.Scan(
+		&i.ID,
+		&i.CardID,
+		&i.Revision,
+		&i.Note,
+		&i.Document,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.UpdatedBy,
+	)
+	return i, err
+}
+
+const FindFXRate = `-- name: FindFXRate :one
+SELECT no, source, from_currency, to_currency, on_date, version, rate, imported_at, imported_by FROM fx_rates WHERE no = $1
+`
+
+func (q *Queries) FindFXRate(ctx context.Context, no int64) (FxRate, error) {
+	row := q.db.QueryRow(ctx, FindFXRate, no)
+	var i FxRate
+	err := row.Scan(
+		&i.No,
+		&i.Source,
+		&i.FromCurrency,
+		&i.ToCurrency,
+		&i.OnDate,
+		&i.Version,
+		&i.Rate,
+		&i.ImportedAt,
+		&i.ImportedBy,
+	)
+	return i, err
+}
+
+const LockConfiguration = `-- name: LockConfiguration :exec
+SELECT ver FROM configuration FOR UPDATE
+`
+
+// Imports of exchange rates go one after the other.
+func (q *Queries) LockConfiguration(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, LockConfiguration)
+	return err
+}
+
+const LockDraft = `-- name: LockDraft :one
+SELECT id, card_id, revision, note, document, created_at, updated_at, updated_by FROM rate_card_drafts
+WHERE id = $1 AND card_id = $2 FOR UPDATE
+`
+
+func (q *Queries) LockDraft(ctx context.Context, iD pgtype.UUID, cardID pgtype.UUID) (RateCardDraft, error) {
+	row := q.db.QueryRow(ctx, LockDraft, iD, cardID)
+	var i RateCardDraft
+	err := row.Scan(
+		&i.ID,
+		&i.CardID,
+		&i.Revision,
+		&i.Note,
+		&i.Document,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.UpdatedBy,
+	)
+	return i, err
+}
+
+const PageAssignments = `-- name: PageAssignments :many
+SELECT id, customer_id, card_id, valid_from, valid_to, assigned_at, assigned_by, reason FROM rate_card_assignments
+WHERE customer_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+`
+
+func (q *Queries) PageAssignments(ctx context.Context, customerID pgtype.UUID, before pgtype.UUID, pageSize int32) ([]RateCardAssignment, error) {
+	rows, err := q.db.Query(ctx, PageAssignments, customerID, before, pageSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RateCardAssignment{}
+	for rows.Next() {
+		var i RateCardAssignment
+		if err := rows.Scan(
+			&i.ID,
+			&i.CustomerID,
+			&i.CardID,
+			&i.ValidFrom,
+			&i.ValidTo,
+			&i.AssignedAt,
+			&i.AssignedBy,
+			&i.Reason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const PageDrafts = `-- name: PageDrafts :many
+SELECT id, card_id, revision, note, document, created_at, updated_at, updated_by FROM rate_card_drafts
+WHERE card_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+`
+
+func (q *Queries) PageDrafts(ctx context.Context, cardID pgtype.UUID, before pgtype.UUID, pageSize int32) ([]RateCardDraft, error) {
+	rows, err := q.db.Query(ctx, PageDrafts, cardID, before, pageSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RateCardDraft{}
+	for rows.Next() {
+		var i RateCardDraft
+		if err := rows.Scan(
+			&i.ID,
+			&i.CardID,
+			&i.Revision,
+			&i.Note,
+			&i.Document,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.UpdatedBy,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const PageFXRates = `-- name: PageFXRates :many
+SELECT no, source, from_currency, to_currency, on_date, version, rate, imported_at, imported_by FROM fx_rates
+WHERE ($1::text IS NULL OR source = $1::text)
+  AND ($2::text IS NULL OR from_currency = $2::text)
+  AND ($3::text IS NULL OR to_currency = $3::text)
+  AND ($4::date IS NULL OR on_date = $4::date)
+  AND no < $5
+ORDER BY no DESC LIMIT $6
+`
+
+type PageFXRatesParams struct {
+	Source       pgtype.Text
+	FromCurrency pgtype.Text
+	ToCurrency   pgtype.Text
+	OnDate       pgtype.Date
+	Before       int64
+	PageSize     int32
+}
+
+// Newest entry first, all versions. Null filters let everything through.
+func (q *Queries) PageFXRates(ctx context.Context, arg PageFXRatesParams) ([]FxRate, error) {
+	rows, err := q.db.Query(ctx, PageFXRates,
+		arg.Source,
+		arg.FromCurrency,
+		arg.ToCurrency,
+		arg.OnDate,
+		arg.Before,
+		arg.PageSize,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FxRate{}
+	for rows.Next() {
+		var i FxRate
+		if err := rows.Scan(
+			&i.No,
+			&i.Source,
+			&i.FromCurrency,
+			&i.ToCurrency,
+			&i.OnDate,
+			&i.Version,
+			&i.Rate,
+			&i.ImportedAt,
+			&i.ImportedBy,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RateCardDocuments = `-- name: RateCardDocuments :many
 SELECT card_id, version, published_at, document FROM rate_card_versions
 WHERE (card_id, version) IN (SELECT unnest($1::uuid[]), unnest($2::integer[])) ORDER BY card_id, version
@@ -110,4 +463,69 @@ func (q *Queries) RateCardDocuments(ctx context.Context, cards []pgtype.UUID, ve
 		return nil, err
 	}
 	return items, nil
+}
+
+const ReplaceDraft = `-- name: ReplaceDraft :one
+UPDATE rate_card_drafts SET revision = revision + 1, note = $1, document = $2, updated_at = now(), updated_by = $3
+WHERE id = $4 AND card_id = $5
+RETURNING id, card_id, revision, note, document, created_at, updated_at, updated_by
+`
+
+type ReplaceDraftParams struct {
+	Note      string
+	Document  []byte
+	UpdatedBy string
+	ID        pgtype.UUID
+	CardID    pgtype.UUID
+}
+
+func (q *Queries) ReplaceDraft(ctx context.Context, arg ReplaceDraftParams) (RateCardDraft, error) {
+	row := q.db.QueryRow(ctx, ReplaceDraft,
+		arg.Note,
+		arg.Document,
+		arg.UpdatedBy,
+		arg.ID,
+		arg.CardID,
+	)
+	var i RateCardDraft
+	err := row.Scan(
+		&i.ID,
+		&i.CardID,
+		&i.Revision,
+		&i.Note,
+		&i.Document,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.UpdatedBy,
+	)
+	return i, err
+}
+
+const WithdrawVersion = `-- name: WithdrawVersion :one
+INSERT INTO rate_card_withdrawals (card_id, version, withdrawn_by, reason)
+SELECT v.card_id, v.version, $1, $2 FROM rate_card_versions AS v
+WHERE v.card_id = $3 AND v.version = $4 AND v.effective_at > clock_timestamp() + make_interval(secs => $5::double precision)
+RETURNING withdrawn_at
+`
+
+type WithdrawVersionParams struct {
+	WithdrawnBy string
+	Reason      string
+	CardID      pgtype.UUID
+	Version     int32
+	LeadSeconds float64
+}
+
+// Adds nothing when the version is in force before the instant, or is not there.
+func (q *Queries) WithdrawVersion(ctx context.Context, arg WithdrawVersionParams) (pgtype.Timestamptz, error) {
+	row := q.db.QueryRow(ctx, WithdrawVersion,
+		arg.WithdrawnBy,
+		arg.Reason,
+		arg.CardID,
+		arg.Version,
+		arg.LeadSeconds,
+	)
+	var withdrawn_at pgtype.Timestamptz
+	err := row.Scan(&withdrawn_at)
+	return withdrawn_at, err
 }
