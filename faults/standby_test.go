@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/faults"
 )
 
@@ -352,6 +353,7 @@ func TestRateCardsAfterFailover(t *testing.T) {
 	if a := done(func() faults.Attempt { return publish("3") }); a.Status != 201 || !strings.Contains(a.Body, `"version":2`) {
 		t.Fatalf("%+v", a)
 	}
+	time.Sleep(db.Lead + 100*time.Millisecond) // until it is in force
 	for _, p := range r.processes {
 		if a := done(func() faults.Attempt { return price(p) }); a.Status != 200 || !strings.Contains(a.Body, `"amount":"3"`) {
 			t.Errorf("%+v", a)
