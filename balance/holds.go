@@ -66,6 +66,7 @@ const (
 	CaptureGrace = time.Minute
 )
 
+func (o *Hold) holds() []credit.HoldID        { return []credit.HoldID{o.Hold} }
 func (o *ExtendHold) holds() []credit.HoldID  { return []credit.HoldID{o.Hold} }
 func (o *CaptureHold) holds() []credit.HoldID { return []credit.HoldID{o.Hold} }
 func (o *ReleaseHold) holds() []credit.HoldID { return []credit.HoldID{o.Hold} }
@@ -93,7 +94,7 @@ func (d *decision) keep(h *credit.Hold) {
 }
 
 func endedRefusal(h *credit.Hold) error {
-	return credit.Errorf(credit.HoldEnded, "The hold is %s.", h.Status).With("status", h.Status)
+	return credit.Errorf(credit.HoldEnded, "The hold is %s.", h.Status).With("state", h.Status)
 }
 
 func (o *Hold) decide(d *decision) (receipt, error) {
@@ -130,7 +131,7 @@ func (d *decision) take(h *credit.Hold, draws []credit.Draw) {
 	}
 }
 
-// cost is what a usage costs at a hold's rate, with what it counts. An amount costs itself.
+// cost is what a usage costs at a hold's rate, below 0 when it makes earlier usage of its period cheaper by more. An amount costs itself.
 func (d *decision) cost(h *credit.Hold, amount credit.Amount, lines []rating.Line) (credit.Amount, []rating.Priced, error) {
 	switch {
 	case len(lines) == 0:
@@ -147,7 +148,7 @@ func (d *decision) cost(h *credit.Hold, amount credit.Amount, lines []rating.Lin
 	if err != nil {
 		return 0, nil, err
 	}
-	return max(0, p.Total), []rating.Priced{p}, nil
+	return p.Total, []rating.Priced{p}, nil
 }
 
 func (o *ExtendHold) decide(d *decision) (receipt, error) {
@@ -207,11 +208,10 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	late := h.Status == credit.HoldExpired || h.Status == credit.HoldOpen && !d.c.at.Before(h.ExpiresAt)
 	switch {
 	case h.Status != credit.HoldOpen && h.Status != credit.HoldExpired:
 		return nil, endedRefusal(h)
-	case late && !d.c.at.Before(h.ExpiresAt.Add(CaptureGrace)):
+	case !d.c.at.Before(h.ExpiresAt.Add(CaptureGrace)):
 		h.Status = credit.HoldExpired
 		return nil, endedRefusal(h)
 	}
@@ -219,20 +219,30 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if late && h.Status == credit.HoldOpen { // nobody has let go of it yet
-		if err := d.letGo(h, credit.HoldExpired); err != nil {
+	var returned []credit.Draw
+	if need < 0 {
+		if returned, err = d.giveBack(h.Unit, -need); err != nil {
 			return nil, err
 		}
+		need = 0
 	}
 	scale := d.scale(h.Unit)
 	held := h.Left()
-	if late {
+	if h.Status == credit.HoldExpired {
 		held = h.Amount - h.Captured - h.Extra // what the caller may think is held
 	}
 	if need > held && o.Over == CaptureReject {
 		return nil, credit.Errorf(credit.CaptureExceedsHold, "%s %s are to be captured and %s are held.", need.Format(scale), h.Unit, max(0, held).Format(scale)).
 			With("required", need.Format(scale)).With("held", max(0, held).Format(scale))
 	}
+	var besides credit.Selection
+	if rest := need - h.Left(); rest > 0 {
+		if besides, err = d.besides(h, rest, o.Over == CaptureOverage); err != nil {
+			return nil, err
+		}
+		h.Extra += rest
+	}
+	// Nothing is refused from here on.
 	rest := need
 	for i := range h.Lines {
 		l := &h.Lines[i]
@@ -252,19 +262,15 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 		d.emptied(g)
 		rest -= n
 	}
-	if rest > 0 {
-		sel, err := d.besides(h, rest, o.Over == CaptureOverage)
+	for _, draw := range besides.Draws {
+		g, err := d.editable(draw.Grant.ID) // which may have been edited just now
 		if err != nil {
 			return nil, err
 		}
-		for _, draw := range sel.Draws {
-			g := d.c.edit(draw.Grant, false)
-			g.Available -= draw.Amount
-			g.Consumed += draw.Amount
-			d.move(g, "available", "consumed", draw.Amount)
-			d.emptied(g)
-		}
-		h.Extra += rest
+		g.Available -= draw.Amount
+		g.Consumed += draw.Amount
+		d.move(g, "available", "consumed", draw.Amount)
+		d.emptied(g)
 	}
 	if len(priced) > 0 {
 		d.c.count(priced[0].Changes, d.ver)
@@ -278,7 +284,17 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 	d.kind, d.unit, d.serviceAt, d.member, d.dims = "capture", h.Unit, h.ServiceAt, h.MemberID, h.Dims
 	d.amount = d.movedAmount()
 	doc := d.describeHold(h, priced)
-	doc.CapturedNow, doc.Reason = need.Format(scale), o.Reason
+	doc.CapturedNow = need.Format(scale)
+	if o.Reason != "" {
+		doc.Reason = o.Reason
+	}
+	if len(returned) > 0 {
+		var back credit.Amount
+		for _, r := range returned {
+			back += r.Amount
+		}
+		doc.GivenBack = back.Format(scale)
+	}
 	return jsonReceipt(doc), nil
 }
 
@@ -378,6 +394,7 @@ type HoldDocument struct {
 	Captured    string             `json:"captured"` // all in all, also beyond what was held
 	Released    string             `json:"released"`
 	CapturedNow string             `json:"captured_now,omitempty"` // by this capture
+	GivenBack   string             `json:"given_back,omitempty"`   // by this capture, when it makes earlier usage of its period cheaper by more than it costs
 	ExpiresAt   Instant            `json:"expires_at"`
 	ServiceAt   Instant            `json:"service_at"`
 	CreatedAt   Instant            `json:"created_at"`
