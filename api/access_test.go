@@ -40,10 +40,10 @@ func TestRolesAreAsIntended(t *testing.T) {
 		may[rt.Method+" "+rt.Path] = rt.Roles
 	}
 	for role, want := range map[roles][]string{
-		product: {"POST /v1/consume", "POST /v1/consume/batch", "POST /v1/quote"},
+		product: {"POST /v1/consume", "POST /v1/consume/batch", "POST /v1/quote", "POST /v1/holds", "POST /v1/holds/:hold/extend", "POST /v1/holds/:hold/capture", "POST /v1/holds/:hold/release"},
 		support: {"POST /v1/customers", "PATCH /v1/customers/:customer", "POST /v1/customers/:customer/members", "POST /v1/wallets", "PATCH /v1/wallets/:wallet",
 			"POST /v1/grants", "POST /v1/grants/:grant/issue", "POST /v1/grants/:grant/extend", "POST /v1/grants/:grant/void", "POST /v1/grants/:grant/freeze",
-			"POST /v1/grants/:grant/unfreeze", "POST /v1/grants/:grant/refunds/preview", "POST /v1/grants/:grant/refunds", "POST /v1/quote",
+			"POST /v1/grants/:grant/unfreeze", "POST /v1/grants/:grant/refunds/preview", "POST /v1/grants/:grant/refunds", "POST /v1/quote", "POST /v1/holds/:hold/release",
 			"POST /v1/customers/:customer/rate_card_assignments", "POST /v1/customers/:customer/rate_card_assignments/:assignment/end"},
 		finance: {"PATCH /v1/customers/:customer", "POST /v1/grants/:grant/refunds/preview", "POST /v1/units", "POST /v1/legal_entities", "POST /v1/rate_cards",
 			"POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise", "POST /v1/rate_cards/:rate_card/versions/:version/withdraw",

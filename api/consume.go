@@ -25,8 +25,10 @@ type consumption struct {
 	unit      string
 	amount    string // credits; with unit
 	usage     []rating.Line
-	texts     []string      // the usage's quantities, without what they do not need
-	shorthand bool          // usage is one line given by meter and quantity
+	texts     []string // the usage's quantities, without what they do not need
+	shorthand bool     // usage is one line given by meter and quantity
+	holding   bool     // it is to be held, for expiresIn seconds
+	expiresIn int
 	quoted    bool          // it is to be quoted, and may have maxima
 	maximum   []rating.Line // the usage at its maximum; nil: no line has one
 	dims      credit.Dimensions
@@ -71,6 +73,9 @@ func (in *consumption) read(r *reader, event bool) error {
 		if name == "maximum" && in.quoted {
 			most, err = r.maximum()
 			return err
+		}
+		if name == "expires_in" && in.holding {
+			return integer(&in.expiresIn, 1, maxHoldSeconds)(r)
 		}
 		switch name {
 		case "customer":

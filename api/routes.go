@@ -17,6 +17,12 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/consume", Roles: product, handle: s.consume},
 		{Method: post, Path: "/v1/consume/batch", Roles: product, handle: s.consumeBatch, limit: maxBatch},
 		{Method: post, Path: "/v1/quote", Roles: product | support, handle: s.quote},
+		{Method: post, Path: "/v1/holds", Roles: product, handle: s.createHold},
+		{Method: get, Path: "/v1/holds", Roles: anyRole, handle: s.listHolds, timeout: look},
+		{Method: get, Path: "/v1/holds/:hold", Roles: anyRole, handle: s.getHold, timeout: look},
+		{Method: post, Path: "/v1/holds/:hold/extend", Roles: product, handle: s.extendHold, timeout: look},
+		{Method: post, Path: "/v1/holds/:hold/capture", Roles: product, handle: s.captureHold, timeout: look},
+		{Method: post, Path: "/v1/holds/:hold/release", Roles: product | support, handle: s.releaseHold, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer/balances", Roles: anyRole, handle: s.balances},
 
 		{Method: post, Path: "/v1/customers", Roles: support, handle: s.createCustomer, timeout: look},

@@ -29,6 +29,8 @@ type customer struct {
 	counted  counters                         // shared with the snapshot until something is counted
 	recount  map[rating.CounterKey]int64      // those that the batch has changed, by which operation
 	missing  []rating.CounterKey              // asked for, and not known
+	holds    map[credit.HoldID]*credit.Hold   // those that operations of the batch name or made
+	held     map[credit.HoldID]bool           // those of them that are to be written
 	drawn    map[string][]credit.GrantID      // by unit: what was drawn from, the last first; no unit: not read
 }
 

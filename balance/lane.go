@@ -479,6 +479,7 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 			r.Keys = append(r.Keys, j.digest)
 		}
 		r.Grants = append(r.Grants, j.op.grants()...)
+		r.Holds = append(r.Holds, j.op.holds()...)
 	}
 	b.skipping, r.SkipLocked = skipLocked, skipLocked
 	slices.SortFunc(r.Customers, func(a, b credit.CustomerID) int { return slices.Compare(a[:], b[:]) })
@@ -522,6 +523,14 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 			snap = newSnapshot(b.locked.Epoch, h, loaded[id])
 		}
 		b.customers[id] = newCustomer(id, h, snap, b.locked.Now)
+	}
+	for _, h := range b.locked.Holds {
+		if c := b.customers[h.CustomerID]; c != nil {
+			if c.holds == nil {
+				c.holds = make(map[credit.HoldID]*credit.Hold)
+			}
+			c.holds[h.ID] = h
+		}
 	}
 	for _, g := range b.locked.Grants {
 		if c := b.customers[g.CustomerID]; c != nil {
@@ -664,6 +673,9 @@ func (b *batch) close() {
 		}
 		b.changes.Heads = append(b.changes.Heads, db.HeadRow{Customer: c.id, Ver: c.ver, At: c.at})
 		b.changes.Counters = c.counterRows(b.changes.Counters)
+		for id := range c.held {
+			b.changes.Holds = append(b.changes.Holds, c.holds[id])
+		}
 		for _, t := range c.touched {
 			switch {
 			case !t.edited:
@@ -679,6 +691,7 @@ func (b *batch) close() {
 	slices.SortFunc(b.changes.Keys, func(x, y db.KeyRow) int { return slices.Compare(x.Digest[:], y.Digest[:]) })
 	slices.SortFunc(b.changes.Heads, func(x, y db.HeadRow) int { return slices.Compare(x.Customer[:], y.Customer[:]) })
 	slices.SortFunc(b.changes.Draws, func(x, y db.DrawRow) int { return slices.Compare(x.Grant[:], y.Grant[:]) })
+	slices.SortFunc(b.changes.Holds, func(x, y *credit.Hold) int { return slices.Compare(x.ID[:], y.ID[:]) })
 	slices.SortFunc(b.changes.Grants, func(x, y db.GrantChange) int {
 		return slices.Compare(x.After.ID[:], y.After.ID[:])
 	})

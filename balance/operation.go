@@ -19,6 +19,8 @@ type Operation interface {
 	decide(d *decision) (receipt, error)
 	// grants names grants that must be loaded although they are not open.
 	grants() []credit.GrantID
+	// holds names holds that must be loaded.
+	holds() []credit.HoldID
 }
 
 // Header is what every operation carries.
@@ -38,6 +40,7 @@ type Header struct {
 
 func (h *Header) header() *Header        { return h }
 func (*Header) grants() []credit.GrantID { return nil }
+func (*Header) holds() []credit.HoldID   { return nil }
 
 // Consume takes credits for a usage: an explicit Amount of a Unit, or what the customer's rate card says for Usage. It is refused with
 // insufficient_credits, not_entitled (there are credits, none of them for this), no_rate, too_old, in_future, customer_not_found or

@@ -112,6 +112,7 @@ func NewService(ctx context.Context, cfg Config, arbiter *db.Arbiter, store *db.
 		s.proposers = append(s.proposers, newProposer(s, l))
 	}
 	s.running.Go(s.watch)
+	s.running.Go(s.sweepHolds)
 	return s, nil
 }
 
@@ -243,18 +244,50 @@ func (s *Service) prepare(op Operation) (*job, error) {
 		if o.Units < 0 || o.Units > credit.MaxAmount {
 			return nil, credit.Errorf(credit.InvalidAmount, "A refund has a positive number of credits, or none for all that is left.")
 		}
-	case *Expire:
+	case *Hold:
+		if err := s.checkConsume(&o.Consume); err != nil {
+			return nil, err
+		}
+		if err := checkHoldTime(o.For, false); err != nil {
+			return nil, err
+		}
+	case *ExtendHold:
+		if o.Amount < 0 || o.Amount > credit.MaxAmount || o.Amount > 0 && o.Usage != nil || o.Amount == 0 && o.Usage == nil && o.For == 0 {
+			return nil, credit.Errorf(credit.InvalidAmount, "An extension has a positive amount or a usage, or moves the deadline.")
+		}
+		if err := checkHoldTime(o.For, true); err != nil {
+			return nil, err
+		}
+	case *CaptureHold:
+		if o.Amount < 0 || o.Amount > credit.MaxAmount || o.Amount > 0 && o.Usage != nil {
+			return nil, credit.Errorf(credit.InvalidAmount, "A capture has either an amount or a usage.")
+		}
+		if o.Over == "" {
+			o.Over = CaptureReject
+		}
+	case *Expire, *ExpireHold:
 		// No key: the state is the guard. A grant expires from open to expired once, and one that was extended may expire later.
 	}
 	if h.Key != "" {
 		j.keyed, j.digest = true, KeyDigest(h.Key)
 	} else if !reads(op) {
-		if _, expires := op.(*Expire); !expires {
+		switch o := op.(type) {
+		case *Expire:
+			h.Key = "grant/" + o.Grant.String() + "/expire"
+		case *ExpireHold:
+			h.Key = "hold/" + o.Hold.String() + "/expire"
+		default:
 			return nil, credit.Errorf(credit.InvalidRequest, "An idempotency key is required.")
 		}
-		h.Key = "grant/" + op.(*Expire).Grant.String() + "/expire"
 	}
 	return j, nil
+}
+
+func checkHoldTime(d time.Duration, none bool) error {
+	if none && d == 0 || d >= time.Second && d <= MaxHold {
+		return nil
+	}
+	return credit.Invalid("/expires_in", "A hold lasts 1 second to %d hours.", MaxHold/time.Hour)
 }
 
 // reads tells whether an operation changes nothing.

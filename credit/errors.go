@@ -40,6 +40,9 @@ const (
 	GrantExpired        Code = "grant_expired"
 	GrantNotExpired     Code = "grant_not_expired"
 	GrantState          Code = "grant_state" // the grant's state does not admit this
+	HoldNotFound        Code = "hold_not_found"
+	HoldEnded           Code = "hold_ended"
+	CaptureExceedsHold  Code = "capture_exceeds_hold"
 	NotRefundable       Code = "not_refundable"
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"

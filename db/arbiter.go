@@ -135,6 +135,7 @@ type LockRequest struct {
 	Keys       []Digest            // idempotency keys to look up
 	Load       []credit.CustomerID // customers whose state is wanted
 	Grants     []credit.GrantID    // grants wanted though they are not open
+	Holds      []credit.HoldID     // holds wanted, with their grants
 }
 
 // Locked is the committed state under the locks taken.
@@ -145,7 +146,8 @@ type Locked struct {
 	Heads         map[credit.CustomerID]Head
 	Keys          map[Digest]StoredAnswer
 	Customers     map[credit.CustomerID]*CustomerState
-	Grants        map[credit.GrantID]*credit.Grant // those of LockRequest.Grants that exist; Wallet has only its ID
+	Grants        map[credit.GrantID]*credit.Grant // those of LockRequest.Grants that exist, and of the holds; Wallet has only its ID
+	Holds         map[credit.HoldID]*credit.Hold   // those of LockRequest.Holds that exist
 }
 
 // Head is a customer's lock row.
@@ -188,6 +190,12 @@ func (l *Lane) Lock(ctx context.Context, r LockRequest) (*Locked, error) {
 	queueLoad(b, r.Load)
 	if len(r.Grants) > 0 {
 		b.Queue(sqlc.ReadGrants, uuids(r.Grants))
+	}
+	if len(r.Holds) > 0 {
+		ids := uuids(r.Holds)
+		b.Queue(sqlc.ReadHolds, ids)
+		b.Queue(sqlc.ReadHoldLines, ids)
+		b.Queue(sqlc.ReadHoldGrants, ids)
 	}
 	out, err := l.readLocked(ctx, b, r)
 	if err != nil {
@@ -250,16 +258,30 @@ func (l *Lane) readLocked(ctx context.Context, b *pgx.Batch, r LockRequest) (_ *
 		}
 	}
 	if len(r.Grants) > 0 {
-		out.Grants = make(map[credit.GrantID]*credit.Grant, len(r.Grants))
-		err = each(res, func(rows pgx.Rows) error {
-			g, err := scanGrant(rows)
-			if err == nil {
-				out.Grants[g.ID] = g
-			}
-			return err
-		})
+		if err = out.readGrants(res); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Holds) > 0 {
+		if out.Holds, err = readHolds(res); err == nil {
+			err = out.readGrants(res)
+		}
 	}
 	return out, err
+}
+
+// readGrants adds the grants of a result.
+func (k *Locked) readGrants(res pgx.BatchResults) error {
+	if k.Grants == nil {
+		k.Grants = make(map[credit.GrantID]*credit.Grant)
+	}
+	return each(res, func(rows pgx.Rows) error {
+		g, err := scanGrant(rows)
+		if err == nil {
+			k.Grants[g.ID] = g
+		}
+		return err
+	})
 }
 
 // Load reads the state of customers within the transaction that Lock began. On an error the lane is closed.
@@ -489,6 +511,7 @@ type Changes struct {
 	Grants         []GrantChange // other grants touched
 	NewWallets     []NewWallet
 	Wallets        []*credit.Wallet // changed ones
+	Holds          []*credit.Hold   // new and changed ones
 	NewGrants      []NewGrant
 	Cards          []CustomerCard
 	NewAssignments []AssignmentRow

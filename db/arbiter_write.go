@@ -37,6 +37,9 @@ func (c *Changes) queue(b *pgx.Batch) error {
 		b.Queue(sqlc.AddRefund, uuidOf(r.ID), uuidOf(r.Customer), uuidOf(r.Grant), r.Ver, int64(r.Units), r.Money, r.Tax, textOf(r.Currency),
 			r.Basis, r.TaxBasis, r.Reason, r.Status, r.At)
 	}
+	if err := c.queueHolds(b); err != nil {
+		return err
+	}
 	c.queueOutbox(b)
 	c.queueDraws(b)
 	c.queueGrants(b)

@@ -16,17 +16,21 @@ import (
 type OperationKind string
 
 const (
-	OperationKindConfigure OperationKind = "configure"
-	OperationKindCreate    OperationKind = "create"
-	OperationKindIssue     OperationKind = "issue"
-	OperationKindConsume   OperationKind = "consume"
-	OperationKindExpire    OperationKind = "expire"
-	OperationKindRefund    OperationKind = "refund"
-	OperationKindVoid      OperationKind = "void"
-	OperationKindExtend    OperationKind = "extend"
-	OperationKindFreeze    OperationKind = "freeze"
-	OperationKindUnfreeze  OperationKind = "unfreeze"
-	OperationKindReverse   OperationKind = "reverse"
+	OperationKindConfigure  OperationKind = "configure"
+	OperationKindCreate     OperationKind = "create"
+	OperationKindIssue      OperationKind = "issue"
+	OperationKindConsume    OperationKind = "consume"
+	OperationKindExpire     OperationKind = "expire"
+	OperationKindRefund     OperationKind = "refund"
+	OperationKindVoid       OperationKind = "void"
+	OperationKindExtend     OperationKind = "extend"
+	OperationKindFreeze     OperationKind = "freeze"
+	OperationKindUnfreeze   OperationKind = "unfreeze"
+	OperationKindReverse    OperationKind = "reverse"
+	OperationKindHold       OperationKind = "hold"
+	OperationKindExtendHold OperationKind = "extend_hold"
+	OperationKindCapture    OperationKind = "capture"
+	OperationKindRelease    OperationKind = "release"
 )
 
 func (e *OperationKind) Scan(src interface{}) error {
@@ -206,6 +210,34 @@ type GrantCarrying struct {
 	GrantID   pgtype.UUID
 	Disposed  int64
 	PostedOut int64
+}
+
+type Hold struct {
+	ID          pgtype.UUID
+	CustomerID  pgtype.UUID
+	MemberID    pgtype.UUID
+	Unit        string
+	Status      string
+	Amount      int64
+	Captured    int64
+	Released    int64
+	Extra       int64
+	ExpiresAt   pgtype.Timestamptz
+	ServiceAt   pgtype.Timestamptz
+	RateCardID  pgtype.UUID
+	RateVersion pgtype.Int4
+	Dims        []byte
+	Reason      pgtype.Text
+	CreatedAt   pgtype.Timestamptz
+}
+
+type HoldLine struct {
+	HoldID   pgtype.UUID
+	N        int16
+	GrantID  pgtype.UUID
+	Amount   int64
+	Captured int64
+	Released int64
 }
 
 type IdempotencyKey struct {

@@ -1,0 +1,64 @@
+package api
+
+import (
+	"testing"
+
+	"github.com/tallystick/tallystick/credit"
+)
+
+func TestHolds(t *testing.T) {
+	w := newWorld(t)
+	w.grant(t, "100", nil)
+	post := func(path string, body object) answer {
+		t.Helper()
+		return w.send(t, request{role: "product", method: "POST", path: path, key: w.newKey(), body: body})
+	}
+	r := request{role: "product", method: "POST", path: "/v1/holds", key: "h1", body: object{"customer": "acme", "unit": "CRD", "amount": "60", "expires_in": 60, "reason": "A long answer"}}
+	first := w.send(t, r).want(t, 201)
+	if again := w.send(t, r).want(t, 201); string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("%s, then %s", first.body, again.body)
+	}
+	r.body = object{"customer": "acme", "unit": "CRD", "amount": "60", "expires_in": 61}
+	w.send(t, r).problem(t, 422, credit.RequestMismatch)
+	id := first.text(t, "id")
+	if first.text(t, "held") != "60" || first.text(t, "available") != "40" {
+		t.Errorf("%s", first.body)
+	}
+	post("/v1/holds", object{"customer": "acme", "unit": "CRD", "amount": "41", "expires_in": 60}).problem(t, 402, credit.InsufficientCredits)
+	for _, bad := range []object{
+		{"customer": "acme", "unit": "CRD", "amount": "1"}, {"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 0},
+		{"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 86401}, {"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 5, "partial": true},
+		{"customer": "acme", "expires_in": 5},
+	} {
+		post("/v1/holds", bad).problem(t, 400, credit.InvalidRequest)
+	}
+	if got := post("/v1/holds/"+id+"/extend", object{"amount": "10", "expires_in": 120}).want(t, 200).text(t, "held"); got != "70" {
+		t.Errorf("%s are held", got)
+	}
+	post("/v1/holds/"+id+"/extend", object{}).problem(t, 400, credit.InvalidAmount)
+	post("/v1/holds/"+id+"/capture", object{}).problem(t, 400, credit.InvalidRequest)
+	post("/v1/holds/"+id+"/capture", object{"amount": "1", "over": "maybe"}).problem(t, 400, credit.InvalidRequest)
+	post("/v1/holds/"+id+"/capture", object{"amount": "71"}).problem(t, 409, credit.CaptureExceedsHold)
+	post("/v1/holds/"+id+"/capture", object{"usage": []object{{"meter": "images", "quantity": "1"}}}).problem(t, 400, credit.InvalidRequest)
+	part := post("/v1/holds/"+id+"/capture", object{"amount": "25", "final": false}).want(t, 200)
+	if part.text(t, "held") != "45" || part.text(t, "captured_now") != "25" || part.text(t, "status") != "open" {
+		t.Errorf("%s", part.body)
+	}
+	if got := w.all(t, "/v1/holds?customer=acme&status=open", func() int { return 1 }); len(got) != 1 || got[0]["id"] != id || got[0]["held"] != "45" {
+		t.Errorf("%v", got)
+	}
+	last := post("/v1/holds/"+id+"/capture", object{"amount": "50", "over": "if_available"}).want(t, 200)
+	if last.text(t, "captured") != "75" || last.text(t, "status") != "captured" || last.text(t, "available") != "25" {
+		t.Errorf("%s", last.body)
+	}
+	post("/v1/holds/"+id+"/release", object{}).problem(t, 409, credit.HoldEnded)
+	second := post("/v1/holds", object{"customer": "acme", "unit": "CRD", "amount": "5", "expires_in": 60}).want(t, 201).text(t, "id")
+	if got := w.send(t, request{role: "support", method: "POST", path: "/v1/holds/" + second + "/release", key: w.newKey()}).want(t, 200); got.text(t, "status") != "released" || got.text(t, "available") != "25" {
+		t.Errorf("%s", got.body)
+	}
+	if got := w.admin(t, "GET", "/v1/holds/"+id, nil).want(t, 200).text(t, "captured"); got != "75" {
+		t.Errorf("captured %s", got)
+	}
+	w.admin(t, "GET", "/v1/holds/hld_1", nil).problem(t, 400, credit.InvalidID)
+	w.admin(t, "GET", "/v1/holds/"+credit.NewID[credit.HoldID]().String(), nil).problem(t, 404, credit.HoldNotFound)
+}
