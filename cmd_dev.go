@@ -68,6 +68,14 @@ func (c *devUpCmd) Run(ctx context.Context, env environ) (err error) {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // Ctrl-C while starting
 	}
+	var running *devstack.AlreadyRunning
+	if errors.As(err, &running) {
+		fmt.Fprintln(env.stdout, "tallystick:", running)
+		if a, err := access(c.Dir); err == nil {
+			fmt.Fprintf(env.stdout, "  %-12s %s\n", "API key", a.APIKey)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}

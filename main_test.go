@@ -273,8 +273,13 @@ func TestDevRunsUntilToldToEnd(t *testing.T) {
 	second := exec.Command(cmd.Path, "dev", "--dir=data")
 	second.Dir, second.Env = cmd.Dir, cmd.Env
 	said, err := second.CombinedOutput()
-	if err == nil || !strings.Contains(string(said), fmt.Sprintf("as process %d", cmd.Process.Pid)) {
+	if err != nil || !strings.Contains(string(said), fmt.Sprintf("as process %d", cmd.Process.Pid)) || !strings.Contains(string(said), "tly_") {
 		t.Errorf("a second start ended with %v and said\n%s", err, said)
+	}
+	check := exec.Command(cmd.Path, "verify", "--dir=data")
+	check.Dir, check.Env = cmd.Dir, cmd.Env
+	if said, err := check.CombinedOutput(); err != nil || !strings.Contains(string(said), "grants conserve") {
+		t.Errorf("verify of a running stack ended with %v and said\n%s", err, said)
 	}
 	reset := exec.Command(cmd.Path, "dev", "reset", "--dir=data")
 	reset.Dir, reset.Env = cmd.Dir, cmd.Env

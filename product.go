@@ -34,7 +34,7 @@ import (
 
 // connectFlags say where everything is. They are the same for every subcommand that works on a deployment.
 type connectFlags struct {
-	DatabaseURL  string `required:"" name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to work on. The role must be a member of tallystick_app."`
+	DatabaseURL  string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to work on. The role must be a member of tallystick_app."`
 	RedisAddr    string `env:"REDIS_ADDR" placeholder:"HOST:PORT" help:"Redis for the copy of balances; without one every balance is read from Postgres."`
 	Lanes        int    `env:"TALLYSTICK_LANES" placeholder:"N" help:"Connections that decide operations, each one transaction at a time; one for every four processors. Fewer make larger batches."`
 	FXBase       string `name:"fx-base" default:"EUR" env:"TALLYSTICK_FX_BASE" placeholder:"CODE" help:"Currency through which two others are converted when nobody quotes them against each other: the same in all processes."`
@@ -56,6 +56,9 @@ type product struct {
 
 // openProduct connects and starts the balance service. name tells processes apart in traces.
 func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writer) (_ *product, err error) {
+	if f.DatabaseURL == "" {
+		return nil, errors.New("no Postgres is named: give --database-url, or set DATABASE_URL")
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // the heap is small and short-lived: collecting less often is cheaper than the memory
 	}
