@@ -46,7 +46,9 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/grants/:grant/unfreeze", "POST /v1/grants/:grant/refunds/preview", "POST /v1/grants/:grant/refunds"},
 		finance: {"PATCH /v1/customers/:customer", "POST /v1/grants/:grant/refunds/preview", "POST /v1/units", "POST /v1/legal_entities", "POST /v1/rate_cards",
 			"POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise"},
-		ops: {"POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze"},
+		ops: {"POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze", "POST /v1/webhook_endpoints", "PATCH /v1/webhook_endpoints/:webhook_endpoint",
+			"DELETE /v1/webhook_endpoints/:webhook_endpoint", "POST /v1/webhook_endpoints/:webhook_endpoint/rotate_secret",
+			"POST /v1/webhook_endpoints/:webhook_endpoint/test", "POST /v1/webhook_endpoints/:webhook_endpoint/replay"},
 	} {
 		var got []string
 		for route, r := range may {

@@ -8,8 +8,8 @@ import (
 // table is every operation of the API with the roles that may call it; admin may call all.
 func (s *Server) table() []route {
 	const (
-		get, post, patch = http.MethodGet, http.MethodPost, http.MethodPatch
-		look             = 20 * time.Second // of reads; operations have bounds of their own
+		get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
+		look                  = 20 * time.Second // of reads; operations have bounds of their own
 	)
 	manage := support | finance
 	return []route{
@@ -70,6 +70,17 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/api_keys", handle: s.createKey, Roles: admin, timeout: look},
 		{Method: get, Path: "/v1/api_keys", handle: s.listKeys, Roles: admin, timeout: look},
 		{Method: post, Path: "/v1/api_keys/:api_key/revoke", Roles: admin, handle: s.revokeKey, timeout: look},
+		{Method: get, Path: "/v1/events", Roles: anyRole, handle: s.listEvents, timeout: look},
+		{Method: get, Path: "/v1/events/:event", Roles: anyRole, handle: s.getEvent, timeout: look},
+		{Method: post, Path: "/v1/webhook_endpoints", Roles: ops, handle: s.createEndpoint, timeout: look},
+		{Method: get, Path: "/v1/webhook_endpoints", Roles: ops, handle: s.listEndpoints, timeout: look},
+		{Method: get, Path: "/v1/webhook_endpoints/:webhook_endpoint", Roles: ops, handle: s.getEndpoint, timeout: look},
+		{Method: patch, Path: "/v1/webhook_endpoints/:webhook_endpoint", Roles: ops, handle: s.updateEndpoint, timeout: look},
+		{Method: del, Path: "/v1/webhook_endpoints/:webhook_endpoint", Roles: ops, handle: s.deleteEndpoint, timeout: look},
+		{Method: post, Path: "/v1/webhook_endpoints/:webhook_endpoint/rotate_secret", Roles: ops, handle: s.rotateSecret, timeout: look},
+		{Method: post, Path: "/v1/webhook_endpoints/:webhook_endpoint/test", Roles: ops, handle: s.testEndpoint, timeout: look},
+		{Method: post, Path: "/v1/webhook_endpoints/:webhook_endpoint/replay", Roles: ops, handle: s.replayDeliveries, timeout: look},
+		{Method: get, Path: "/v1/webhook_endpoints/:webhook_endpoint/deliveries", Roles: ops, handle: s.listDeliveries, timeout: look},
 		{Method: get, Path: "/v1/notifications", Roles: anyRole, handle: s.notifications, timeout: look},
 		{Method: get, Path: "/v1/audit", Roles: support | finance | ops, handle: s.audit, timeout: look},
 

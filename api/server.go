@@ -19,6 +19,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/db"
+	"github.com/tallystick/tallystick/webhook"
 )
 
 // Config is what a [Server] works with.
@@ -30,6 +31,7 @@ type Config struct {
 	Tracer   trace.TracerProvider        // nil: nothing is traced, and nothing on the way to a handler knows of traces
 	Redis    func(context.Context) error // tells whether Redis answers, for /readyz; nil: there is none
 	Version  string                      // of the program, for /readyz
+	Webhooks webhook.Allow               // endpoints besides public ones over HTTPS
 }
 
 // Server serves the API.
@@ -47,13 +49,14 @@ type Server struct {
 	routes   []*route
 	handler  http.Handler
 	stopping atomic.Bool
+	webhooks webhook.Allow
 }
 
 // New makes a server. It fails only when its own description of the API is broken.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		service: cfg.Service, store: cfg.Store, log: cfg.Log, registry: cfg.Registry, redis: cfg.Redis, version: cfg.Version, tracing: cfg.Tracer != nil,
-		keys: newKeyring(cfg.Store), names: newNames(),
+		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks,
 	}
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()

@@ -22,6 +22,8 @@ type (
 	cardKind     struct{}
 	entryKind    struct{}
 	requestKind  struct{}
+	eventKind    struct{}
+	endpointKind struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -32,6 +34,8 @@ func (refundKind) prefix() string   { return "rfd" }
 func (cardKind) prefix() string     { return "crd" }
 func (entryKind) prefix() string    { return "jrn" }
 func (requestKind) prefix() string  { return "req" }
+func (eventKind) prefix() string    { return "evt" }
+func (endpointKind) prefix() string { return "whk" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -43,6 +47,8 @@ type (
 	RateCardID = ID[cardKind]
 	EntryID    = ID[entryKind]
 	RequestID  = ID[requestKind]
+	EventID    = ID[eventKind]
+	EndpointID = ID[endpointKind] // of a webhook
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

@@ -396,6 +396,7 @@ type Changes struct {
 	Cards      []CustomerCard
 	Refunds    []RefundRow
 	Outbox     []OutboxRow
+	Events     []EventRow
 	Heads      []HeadRow
 }
 

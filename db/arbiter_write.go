@@ -49,6 +49,7 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	for _, card := range c.Cards {
 		b.Queue(sqlc.ChangeCustomerCard, uuidOf(card.Card), uuidOf(card.Customer))
 	}
+	c.queueEvents(b)
 	c.queueHeads(b)
 	return nil
 }
@@ -152,6 +153,14 @@ func (c *Changes) queueOutbox(b *pgx.Batch) {
 		topics[i], subjects[i], payloads[i] = o.Topic, o.Subject, o.Payload
 	}
 	b.Queue(sqlc.AddOutbox, topics, subjects, payloads)
+}
+
+func (c *Changes) queueEvents(b *pgx.Batch) {
+	if len(c.Events) == 0 {
+		return
+	}
+	p := eventParams(c.Events)
+	b.Queue(sqlc.AddEvents, p.Owners, p.Behinds, p.Ids, p.Types, p.Subjects, p.Datas, p.Ats, p.Customers, p.Counts)
 }
 
 func (c *Changes) queueHeads(b *pgx.Batch) {
