@@ -65,7 +65,9 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 		}
 	}
 	grantOf := func(id string) object { return w.admin(t, "GET", "/v1/grants/"+id, nil).want(t, 200).object(t) }
-	post := func(path string, body object, status int) object { return w.admin(t, "POST", path, body).want(t, status).object(t) }
+	post := func(path string, body object, status int) object {
+		return w.admin(t, "POST", path, body).want(t, status).object(t)
+	}
 
 	happens(w.admin(t, "GET", "/v1/customers/acme", nil).object(t), "customer.created")
 	happens(w.admin(t, "GET", "/v1/wallets/"+w.wallet, nil).object(t), "wallet.created")

@@ -23,6 +23,7 @@ func (s *Server) table() []route {
 		{Method: patch, Path: "/v1/customers/:customer", Roles: manage, handle: s.updateCustomer, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer/balance", Roles: anyRole, handle: s.customerBalanceAt, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer/history", Roles: support | finance | ops, handle: s.customerHistory, timeout: look},
+		{Method: get, Path: "/v1/customers/:customer/stream", Roles: anyRole, handle: s.streamCustomer, stream: true},
 		{Method: post, Path: "/v1/customers/:customer/members", Roles: support, handle: s.createMember, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer/members", Roles: anyRole, handle: s.listMembers, timeout: look},
 

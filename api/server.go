@@ -50,6 +50,7 @@ type Server struct {
 	handler  http.Handler
 	stopping atomic.Bool
 	webhooks webhook.Allow
+	streams  *streams
 }
 
 // New makes a server. It fails only when its own description of the API is broken.
@@ -61,7 +62,7 @@ func New(cfg Config) (*Server, error) {
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()
 	}
-	s.metrics = newMetrics(s.registry)
+	s.metrics, s.streams = newMetrics(s.registry), newStreams(cfg.Store, s.registry)
 	docs, err := theDocs()
 	if err != nil {
 		return nil, fmt.Errorf("read the API's description: %w", err)
@@ -105,7 +106,7 @@ func (s *Server) Run(ctx context.Context, addr string) error {
 	return s.Serve(ctx, l)
 }
 
-// Serve is Run with a listener, which it closes.
+// Serve is Run with a listener, which it closes. Streams end at once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	base := context.WithoutCancel(ctx) // requests in progress are finished, not cancelled
 	srv := &http.Server{
@@ -120,7 +121,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	s.stopping.Store(true)
+	if !s.stopping.Swap(true) {
+		close(s.streams.ended)
+	}
 	drain, cancel := context.WithTimeout(base, drainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(drain); err != nil {
