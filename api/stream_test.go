@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/balance/balancetest"
@@ -265,4 +268,21 @@ func TestStreamsEnd(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
+}
+
+// A stream passes through what traces requests.
+func TestTracedStream(t *testing.T) {
+	w := newWorld(t)
+	server, err := New(Config{Service: w.Service, Store: w.Store, Log: balancetest.Log(), Version: "test", Tracer: sdktrace.NewTracerProvider()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(server.Handler())
+	t.Cleanup(srv.Close)
+	l := w.listen(t, srv.URL, "product", "/v1/customers/acme/stream?after=0", "")
+	l.untilBalance(t, "0")
+	if m, ok := l.next(t, "event"); !ok || m.id != 1 {
+		t.Errorf("%+v", m)
+	}
+	l.stop()
 }

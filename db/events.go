@@ -71,10 +71,16 @@ func addEvent(ctx context.Context, q *sqlc.Queries, customer credit.CustomerID, 
 	if err != nil {
 		return err
 	}
-	if err := q.AddEvents(ctx, eventParams([]EventRow{e})); err != nil {
-		return fmt.Errorf("add event %s: %w", kind, err)
+	return addEvents(ctx, q, e)
+}
+
+// addEvents writes events of a transaction that is no lane's. Lanes may wait for it from now on: it must not outlive a client that froze.
+func addEvents(ctx context.Context, q *sqlc.Queries, events ...EventRow) error {
+	err := q.BoundIdleness(ctx)
+	if err == nil {
+		err = q.AddEvents(ctx, eventParams(events))
 	}
-	return nil
+	return wrap(err, "add events")
 }
 
 // AddEvent records that something has happened: the data is an object with the document under a name. A zero customer is none.
@@ -88,7 +94,7 @@ func (c *Catalog) writeEvents(ctx context.Context) error {
 	if len(c.events) == 0 {
 		return nil
 	}
-	return wrap(c.q.AddEvents(ctx, eventParams(c.events)), "add events")
+	return addEvents(ctx, c.q, c.events...)
 }
 
 // notificationEvent is the document of a notification as the API answers it; a test of the API holds the two against each other.

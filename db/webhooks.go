@@ -219,8 +219,8 @@ func (c *Catalog) TestEndpoint(ctx context.Context, id credit.EndpointID, descri
 	if err != nil {
 		return e, err
 	}
-	if err := c.q.AddEvents(ctx, eventParams([]EventRow{e})); err != nil { // its delivery refers to it
-		return e, wrap(err, "add event")
+	if err := addEvents(ctx, c.q, e); err != nil { // its delivery refers to it
+		return e, err
 	}
 	if _, err := c.deliver(ctx, row, []pgtype.UUID{uuidOf(e.ID)}, false); err != nil {
 		return e, err
@@ -277,10 +277,23 @@ func (c *Catalog) wants(ctx context.Context, e EndpointRow, id credit.EventID) e
 	return nil
 }
 
+// briefly runs do in a transaction that ends when this process falls silent in it.
+func (s *Store) briefly(ctx context.Context, do func(*sqlc.Queries) error) error {
+	return s.Tx(ctx, func(tx pgx.Tx) error {
+		q := s.q.WithTx(tx)
+		if err := q.BoundIdleness(ctx); err != nil {
+			return err
+		}
+		return do(q)
+	})
+}
+
 // FanOutEvents makes the deliveries of new events of up to n customers. It tells whether there may be more to do.
 func (s *Store) FanOutEvents(ctx context.Context, n int) (more bool, err error) {
-	err = s.Tx(ctx, func(tx pgx.Tx) error {
-		q := s.q.WithTx(tx)
+	if some, err := s.q.HasUnfanned(ctx); err != nil || !some { // locks cost something even when there is nothing to do
+		return false, wrap(err, "look for events to fan out")
+	}
+	err = s.briefly(ctx, func(q *sqlc.Queries) error {
 		var p sqlc.FanOutParams
 		var err error
 		if p.Endpoints, err = q.LockEnabledEndpoints(ctx); err != nil {
@@ -324,8 +337,7 @@ func (s *Store) FirstPending(ctx context.Context, queue Queue, lease [16]byte) (
 	endpoint, customer := queueIDs(queue)
 	r, err := s.q.FirstPending(ctx, endpoint, customer)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, s.Tx(ctx, func(tx pgx.Tx) error {
-			q := s.q.WithTx(tx)
+		return nil, s.briefly(ctx, func(q *sqlc.Queries) error {
 			if _, err := q.LockQueue(ctx, endpoint, customer, uuidOf(lease)); err != nil {
 				return lost(err)
 			}
@@ -365,8 +377,7 @@ func (s *Store) RecordAttempt(ctx context.Context, queue Queue, lease [16]byte, 
 		return false, fmt.Errorf("write webhook attempt: %w", err)
 	}
 	endpoint, customer := queueIDs(queue)
-	err = s.Tx(ctx, func(tx pgx.Tx) error {
-		q := s.q.WithTx(tx)
+	err = s.briefly(ctx, func(q *sqlc.Queries) error {
 		_, err := q.LockQueue(ctx, endpoint, customer, uuidOf(lease))
 		held := err == nil
 		if err = lost(err); err != nil || !held && !a.Delivered {
@@ -402,8 +413,7 @@ func nullIfZero[T comparable](v T) *T {
 // ReleaseQueue gives a leased queue back; its next delivery is due in a while.
 func (s *Store) ReleaseQueue(ctx context.Context, queue Queue, lease [16]byte, in time.Duration) error {
 	endpoint, customer := queueIDs(queue)
-	err := s.Tx(ctx, func(tx pgx.Tx) error {
-		q := s.q.WithTx(tx)
+	err := s.briefly(ctx, func(q *sqlc.Queries) error {
 		if _, err := q.LockQueue(ctx, endpoint, customer, uuidOf(lease)); err != nil {
 			return lost(err)
 		}
@@ -418,8 +428,7 @@ func (s *Store) ReleaseQueue(ctx context.Context, queue Queue, lease [16]byte, i
 // DisableEndpoint stops deliveries to an endpoint that does not take them, with an event and a notification of type
 // webhook_endpoint.disabled. It tells whether the endpoint was enabled.
 func (s *Store) DisableEndpoint(ctx context.Context, id credit.EndpointID, reason string, describe func(EndpointRow) any) (fresh bool, err error) {
-	err = s.Tx(ctx, func(tx pgx.Tx) error {
-		q := s.q.WithTx(tx)
+	err = s.briefly(ctx, func(q *sqlc.Queries) error {
 		e, err := q.LockEndpoint(ctx, uuidOf(id))
 		if err != nil || e.Status != EndpointEnabled {
 			return lost(err)

@@ -15,6 +15,11 @@ FROM ROWS FROM (unnest(@owners::uuid[]), unnest(@behinds::bigint[]), unnest(@ids
   unnest(@datas::text[]), unnest(@ats::timestamptz[])) AS e(owner, behind, id, type, subject, data, at)
 JOIN heads AS h ON h.customer_id = e.owner;
 
+-- name: BoundIdleness :exec
+-- Until its end this transaction is ended when its client is silent for a second, and fails when it waits for a lock as long: lanes may wait for
+-- what it has locked.
+SELECT set_config('idle_in_transaction_session_timeout', '1000', true), set_config('lock_timeout', '1000', true);
+
 -- name: FindEvent :one
 SELECT customer_id, seq, id, type, subject, data, at FROM events WHERE id = @id;
 

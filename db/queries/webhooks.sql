@@ -53,6 +53,9 @@ WITH due AS (
 )
 UPDATE webhook_queues AS q SET next_at = now(), lease = NULL FROM due WHERE q.endpoint_id = due.endpoint_id AND q.customer_id = due.customer_id;
 
+-- name: HasUnfanned :one
+SELECT EXISTS (SELECT FROM event_heads WHERE fanned < seq);
+
 -- name: LockEnabledEndpoints :many
 -- None of them changes until the transaction ends.
 SELECT id FROM webhook_endpoints WHERE status = 'enabled' ORDER BY id FOR SHARE;

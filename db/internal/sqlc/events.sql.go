@@ -56,6 +56,17 @@ func (q *Queries) AddEvents(ctx context.Context, arg AddEventsParams) error {
 	return err
 }
 
+const BoundIdleness = `-- name: BoundIdleness :exec
+SELECT set_config('idle_in_transaction_session_timeout', '1000', true), set_config('lock_timeout', '1000', true)
+`
+
+// Until its end this transaction is ended when its client is silent for a second, and fails when it waits for a lock as long: lanes may wait for
+// what it has locked.
+func (q *Queries) BoundIdleness(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, BoundIdleness)
+	return err
+}
+
 const EventsAfter = `-- name: EventsAfter :many
 SELECT customer_id, seq, id, type, subject, data, at FROM events WHERE customer_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
 `

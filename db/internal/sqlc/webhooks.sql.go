@@ -389,6 +389,17 @@ func (q *Queries) HasPending(ctx context.Context, endpointID pgtype.UUID, custom
 	return exists, err
 }
 
+const HasUnfanned = `-- name: HasUnfanned :one
+SELECT EXISTS (SELECT FROM event_heads WHERE fanned < seq)
+`
+
+func (q *Queries) HasUnfanned(ctx context.Context) (bool, error) {
+	row := q.db.QueryRow(ctx, HasUnfanned)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const LockEnabledEndpoints = `-- name: LockEnabledEndpoints :many
 SELECT id FROM webhook_endpoints WHERE status = 'enabled' ORDER BY id FOR SHARE
 `
