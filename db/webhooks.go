@@ -288,6 +288,9 @@ func (s *Store) briefly(ctx context.Context, do func(*sqlc.Queries) error) error
 	})
 }
 
+// fanOutEach is how many events of one customer are taken at once: lanes that write further events of it wait meanwhile.
+const fanOutEach = 20
+
 // FanOutEvents makes the deliveries of new events of up to n customers. It tells whether there may be more to do.
 func (s *Store) FanOutEvents(ctx context.Context, n int) (more bool, err error) {
 	if some, err := s.q.HasUnfanned(ctx); err != nil || !some { // locks cost something even when there is nothing to do
@@ -299,14 +302,14 @@ func (s *Store) FanOutEvents(ctx context.Context, n int) (more bool, err error) 
 		if p.Endpoints, err = q.LockEnabledEndpoints(ctx); err != nil {
 			return err
 		}
-		heads, err := q.TakeUnfanned(ctx, int32(n))
+		heads, err := q.TakeUnfanned(ctx, fanOutEach, int32(n))
 		if err != nil || len(heads) == 0 {
 			return err
 		}
 		more = len(heads) == n
 		for _, h := range heads {
 			p.Customers, p.Afters, p.Uptos = append(p.Customers, h.CustomerID), append(p.Afters, h.Fanned), append(p.Uptos, h.Upto)
-			more = more || h.Upto-h.Fanned == 500
+			more = more || h.Upto-h.Fanned == fanOutEach
 		}
 		if len(p.Endpoints) > 0 {
 			if _, err := q.FanOut(ctx, p); err != nil {

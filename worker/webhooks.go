@@ -18,7 +18,7 @@ const (
 	deliverAtOnce  = 64 // attempts under way
 	endpointAtOnce = 16 // of them to one endpoint, or a few more: a slow one does not take all places
 	takeAtOnce     = 8
-	fanOutBatch    = 200
+	fanOutBatch    = 50
 )
 
 // deliveries sends events to webhook endpoints. Their state is in Postgres: a queue for each endpoint and customer, of which one worker at a time

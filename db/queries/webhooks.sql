@@ -61,8 +61,8 @@ SELECT EXISTS (SELECT FROM event_heads WHERE fanned < seq);
 SELECT id FROM webhook_endpoints WHERE status = 'enabled' ORDER BY id FOR SHARE;
 
 -- name: TakeUnfanned :many
--- Customers with events for which no deliveries were made yet, locked until the transaction ends; up to 500 events of each.
-SELECT customer_id, fanned, least(seq, fanned + 500)::bigint AS upto FROM event_heads WHERE fanned < seq
+-- Customers with events for which no deliveries were made yet, locked until the transaction ends; up to @each events of each.
+SELECT customer_id, fanned, least(seq, fanned + @each::bigint)::bigint AS upto FROM event_heads WHERE fanned < seq
 ORDER BY customer_id LIMIT @n FOR UPDATE SKIP LOCKED;
 
 -- name: FanOut :execrows

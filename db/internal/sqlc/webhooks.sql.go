@@ -729,8 +729,8 @@ func (q *Queries) TakeQueues(ctx context.Context, arg TakeQueuesParams) ([]TakeQ
 }
 
 const TakeUnfanned = `-- name: TakeUnfanned :many
-SELECT customer_id, fanned, least(seq, fanned + 500)::bigint AS upto FROM event_heads WHERE fanned < seq
-ORDER BY customer_id LIMIT $1 FOR UPDATE SKIP LOCKED
+SELECT customer_id, fanned, least(seq, fanned + $1::bigint)::bigint AS upto FROM event_heads WHERE fanned < seq
+ORDER BY customer_id LIMIT $2 FOR UPDATE SKIP LOCKED
 `
 
 type TakeUnfannedRow struct {
@@ -739,9 +739,9 @@ type TakeUnfannedRow struct {
 	Upto       int64
 }
 
-// Customers with events for which no deliveries were made yet, locked until the transaction ends; up to 500 events of each.
-func (q *Queries) TakeUnfanned(ctx context.Context, n int32) ([]TakeUnfannedRow, error) {
-	rows, err := q.db.Query(ctx, TakeUnfanned, n)
+// Customers with events for which no deliveries were made yet, locked until the transaction ends; up to @each events of each.
+func (q *Queries) TakeUnfanned(ctx context.Context, each int64, n int32) ([]TakeUnfannedRow, error) {
+	rows, err := q.db.Query(ctx, TakeUnfanned, each, n)
 	if err != nil {
 		return nil, err
 	}
