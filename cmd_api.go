@@ -8,6 +8,7 @@ import (
 
 type apiCmd struct {
 	connectFlags
+	webhookFlags
 
 	Listen string `default:"127.0.0.1:8080" env:"TALLYSTICK_LISTEN" placeholder:"HOST:PORT" help:"Address to serve on."`
 	APIKey string `name:"api-key" env:"TALLYSTICK_API_KEY" placeholder:"KEY" help:"Make sure that this API key exists, with role admin: for the first start."`
@@ -25,7 +26,7 @@ func (c *apiCmd) Run(ctx context.Context, env environ) error {
 			return err
 		}
 	}
-	server, err := newAPI(p)
+	server, err := newAPI(p, c.webhookFlags)
 	if err != nil {
 		return err
 	}
@@ -33,8 +34,9 @@ func (c *apiCmd) Run(ctx context.Context, env environ) error {
 	return server.Run(ctx, c.Listen)
 }
 
-func newAPI(p *product) (*api.Server, error) {
+func newAPI(p *product, f webhookFlags) (*api.Server, error) {
 	return api.New(api.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, Tracer: p.tracer(), Redis: p.pingRedis(), Version: version(),
+		Webhooks: f.allow(),
 	})
 }

@@ -12,6 +12,7 @@ import (
 	temporalotel "go.temporal.io/sdk/contrib/opentelemetry"
 	"go.temporal.io/sdk/interceptor"
 
+	"github.com/tallystick/tallystick/webhook"
 	"github.com/tallystick/tallystick/worker"
 )
 
@@ -28,6 +29,18 @@ type workerCmd struct {
 type workerFlags struct {
 	RecogniseEvery  time.Duration `default:"5m" env:"TALLYSTICK_RECOGNISE_EVERY" placeholder:"DURATION" help:"Time between runs of revenue recognition."`
 	StartsPerSecond int           `default:"40" env:"TALLYSTICK_WORKFLOW_STARTS" placeholder:"N" help:"Workflows started per second at most."`
+
+	webhookFlags
+}
+
+// webhookFlags say where webhooks may lead to. The API checks URLs by them, the worker the addresses that it dials.
+type webhookFlags struct {
+	WebhookAllowPrivate bool `env:"TALLYSTICK_WEBHOOK_ALLOW_PRIVATE" help:"Let webhook endpoints have private, loopback and other addresses that are not public."`
+	WebhookAllowHTTP    bool `name:"webhook-allow-http" env:"TALLYSTICK_WEBHOOK_ALLOW_HTTP" help:"Let webhook endpoints be plain HTTP."`
+}
+
+func (f webhookFlags) allow() webhook.Allow {
+	return webhook.Allow{Private: f.WebhookAllowPrivate, HTTP: f.WebhookAllowHTTP}
 }
 
 // Run works until ctx ends.
@@ -54,7 +67,7 @@ func (c *workerCmd) Run(ctx context.Context, env environ) error {
 func workerConfig(p *product, f workerFlags, address, namespace string) (worker.Config, error) {
 	cfg := worker.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, RecogniseEvery: f.RecogniseEvery, StartsPerSecond: f.StartsPerSecond,
-		Temporal: client.Options{HostPort: address, Namespace: namespace},
+		Temporal: client.Options{HostPort: address, Namespace: namespace}, Webhooks: f.allow(), Version: version(),
 	}
 	if p.tracing != nil {
 		tracing, err := temporalotel.NewTracingInterceptor(temporalotel.TracerOptions{

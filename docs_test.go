@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/tallystick/tallystick/api"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/balance/balancetest"
+	"github.com/tallystick/tallystick/webhook"
 	"github.com/tallystick/tallystick/worker"
 	"github.com/tallystick/tallystick/workflows"
 )
@@ -134,6 +136,23 @@ func TestMetricsAreDocumented(t *testing.T) {
 		if !real[name] && !roles[name] {
 			t.Errorf("docs/operations.md names %s, and there is no such metric", name)
 		}
+	}
+}
+
+// Every type of events is in docs/webhooks.md, and no other.
+func TestEventsAreDocumented(t *testing.T) {
+	t.Parallel()
+	_, table, _ := strings.Cut(readDocument(t, "docs/webhooks.md"), "| type | when |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var documented []string
+	for _, row := range strings.Split(table, "\n")[2:] {
+		for _, m := range regexp.MustCompile("`([a-z_.]+)`").FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+			documented = append(documented, m[1])
+		}
+	}
+	slices.Sort(documented)
+	if !slices.Equal(documented, webhook.Types) {
+		t.Errorf("docs/webhooks.md has %v, there are %v", documented, webhook.Types)
 	}
 }
 

@@ -50,7 +50,9 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/rate_cards/:rate_card/drafts", "PUT /v1/rate_cards/:rate_card/drafts/:draft", "DELETE /v1/rate_cards/:rate_card/drafts/:draft",
 			"POST /v1/rate_cards/:rate_card/drafts/:draft/publish", "POST /v1/customers/:customer/rate_card_assignments",
 			"POST /v1/customers/:customer/rate_card_assignments/:assignment/end", "POST /v1/fx_rates", "POST /v1/fx_rates/import"},
-		ops: {"POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze"},
+		ops: {"POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze", "POST /v1/webhook_endpoints", "PATCH /v1/webhook_endpoints/:webhook_endpoint",
+			"DELETE /v1/webhook_endpoints/:webhook_endpoint", "POST /v1/webhook_endpoints/:webhook_endpoint/rotate_secret",
+			"POST /v1/webhook_endpoints/:webhook_endpoint/test", "POST /v1/webhook_endpoints/:webhook_endpoint/replay"},
 	} {
 		var got []string
 		for route, r := range may {

@@ -56,7 +56,11 @@ func (s *Server) createCustomer(ctx context.Context, c *call) error {
 		if err != nil {
 			return db.Outcome{}, err
 		}
-		return created(row.ID.String(), describeCustomer(row), nil)
+		doc := describeCustomer(row)
+		if err := cat.AddEvent(row.ID, "customer.created", row.ID.String(), "customer", doc); err != nil {
+			return db.Outcome{}, err
+		}
+		return created(row.ID.String(), doc, nil)
 	})
 }
 
@@ -157,7 +161,11 @@ func (s *Server) createMember(ctx context.Context, c *call) error {
 		if err != nil {
 			return db.Outcome{}, err
 		}
-		return created(row.ID.String(), describeMember(row), map[string]string{"customer_id": row.Customer.String()})
+		doc := describeMember(row)
+		if err := cat.AddEvent(row.Customer, "member.created", row.ID.String(), "member", doc); err != nil {
+			return db.Outcome{}, err
+		}
+		return created(row.ID.String(), doc, map[string]string{"customer_id": row.Customer.String()})
 	})
 }
 

@@ -25,6 +25,7 @@ type route struct {
 	handle       handler
 	limit        int64         // of the body; 0: maxBody
 	timeout      time.Duration // of the handler's context; 0: none
+	stream       bool          // how long it takes says nothing
 	ok           prometheus.Counter
 	seconds      prometheus.Observer
 }
@@ -113,7 +114,9 @@ func (s *Server) finish(c *call) {
 		s.fail(c, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 	}
 	took := time.Since(c.started)
-	c.route.seconds.Observe(took.Seconds())
+	if !c.route.stream {
+		c.route.seconds.Observe(took.Seconds())
+	}
 	if c.status == http.StatusOK {
 		c.route.ok.Inc()
 	} else {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/db"
+	"github.com/tallystick/tallystick/webhook"
 )
 
 // Config is what a [Server] works with.
@@ -30,6 +31,7 @@ type Config struct {
 	Tracer   trace.TracerProvider        // nil: nothing is traced, and nothing on the way to a handler knows of traces
 	Redis    func(context.Context) error // tells whether Redis answers, for /readyz; nil: there is none
 	Version  string                      // of the program, for /readyz
+	Webhooks webhook.Allow               // endpoints besides public ones over HTTPS
 }
 
 // Server serves the API.
@@ -47,18 +49,20 @@ type Server struct {
 	routes   []*route
 	handler  http.Handler
 	stopping atomic.Bool
+	webhooks webhook.Allow
+	streams  *streams
 }
 
 // New makes a server. It fails only when its own description of the API is broken.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		service: cfg.Service, store: cfg.Store, log: cfg.Log, registry: cfg.Registry, redis: cfg.Redis, version: cfg.Version, tracing: cfg.Tracer != nil,
-		keys: newKeyring(cfg.Store), names: newNames(),
+		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks,
 	}
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()
 	}
-	s.metrics = newMetrics(s.registry)
+	s.metrics, s.streams = newMetrics(s.registry), newStreams(cfg.Store, s.registry)
 	docs, err := theDocs()
 	if err != nil {
 		return nil, fmt.Errorf("read the API's description: %w", err)
@@ -102,7 +106,7 @@ func (s *Server) Run(ctx context.Context, addr string) error {
 	return s.Serve(ctx, l)
 }
 
-// Serve is Run with a listener, which it closes.
+// Serve is Run with a listener, which it closes. Streams end at once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	base := context.WithoutCancel(ctx) // requests in progress are finished, not cancelled
 	srv := &http.Server{
@@ -117,7 +121,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	s.stopping.Store(true)
+	if !s.stopping.Swap(true) {
+		close(s.streams.ended)
+	}
 	drain, cancel := context.WithTimeout(base, drainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(drain); err != nil {

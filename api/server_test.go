@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -66,14 +67,13 @@ func TestDocsNeedNothingElse(t *testing.T) {
 	if !strings.Contains(page.header.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Errorf("%v", page.header)
 	}
-	for _, bad := range []string{"<script", "src=", "@import", "url(", "http://", "https://", "<no value>", "**"} {
+	for _, bad := range []string{"<script", "src=", "@import", "url(", "=\"http", "='http", "<no value>", "**"} {
 		if bytes.Contains(page.body, []byte(bad)) {
 			t.Errorf("the page has %q", bad)
 		}
 	}
 	for _, rt := range w.server.table() {
-		path := strings.NewReplacer(":customer", "{customer}", ":wallet", "{wallet}", ":grant", "{grant}", ":refund", "{refund}", ":rate_card", "{rate_card}", ":version", "{version}", ":draft", "{draft}", ":assignment", "{assignment}", ":hold", "{hold}",
-			":ver", "{ver}", ":api_key", "{api_key}").Replace(rt.Path)
+		path := regexp.MustCompile(`:([a-z_]+)`).ReplaceAllString(rt.Path, "{$1}")
 		if !bytes.Contains(page.body, []byte("<code>"+path+"</code>")) {
 			t.Errorf("the page lacks %s", path)
 		}

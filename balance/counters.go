@@ -247,6 +247,7 @@ func (d *decision) giveBack(unit string, amount credit.Amount) (returned []credi
 			d.expireReturned(g, take)
 		case g.Status == credit.StatusDepleted:
 			c.reopen(g)
+			d.grantEvent("reopened", d.describe(g))
 			d.changes.Outbox = append(d.changes.Outbox, startOf(c.id, g.ID))
 		}
 		returned = append(returned, credit.Draw{Grant: g, Amount: take})

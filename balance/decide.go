@@ -261,6 +261,7 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 		if g.Available == 0 && g.Held == 0 {
 			g.Status = credit.StatusDepleted
 			d.tell(g.ID, "depleted")
+			d.grantEvent("depleted", d.describe(g))
 		}
 		draw.Grant = g
 	}

@@ -34,7 +34,11 @@ func (o *CreateWallet) decide(d *decision) (receipt, error) {
 		d.kind, d.amount, d.unit = "issue", g.Amount, w.Unit
 		d.move(g, "issued", "available", g.Amount)
 		doc.OverageID = &g.ID
+		overage := d.describe(g)
+		d.grantEvent("created", overage)
+		d.grantEvent("issued", overage)
 	}
+	d.event("wallet.created", w.ID.String(), facts{"wallet": doc})
 	return jsonReceipt(doc), nil
 }
 
@@ -66,7 +70,9 @@ func (o *UpdateWallet) decide(d *decision) (receipt, error) {
 	d.c.unsorted = true
 	d.changes.Wallets = append(d.changes.Wallets, &w)
 	d.kind = "configure"
-	return jsonReceipt(describeWallet(&w, d.c.id)), nil
+	doc := describeWallet(&w, d.c.id)
+	d.event("wallet.updated", w.ID.String(), facts{"wallet": doc})
+	return jsonReceipt(doc), nil
 }
 
 func describeWallet(w *credit.Wallet, c credit.CustomerID) *WalletDocument {
@@ -86,7 +92,9 @@ func (o *UpdateCustomer) decide(d *decision) (receipt, error) {
 	d.c.cards.own = o.RateCard
 	d.changes.Cards = append(d.changes.Cards, db.CustomerCard{Customer: d.c.id, Card: o.RateCard})
 	d.kind = "configure"
-	return jsonReceipt(map[string]any{"customer_id": d.c.id, "rate_card_id": o.RateCard, "ver": d.ver}), nil
+	doc := map[string]any{"customer_id": d.c.id, "rate_card_id": o.RateCard, "ver": d.ver}
+	d.event("customer.updated", d.c.id.String(), facts{"customer_change": doc})
+	return jsonReceipt(doc), nil
 }
 
 func (o *CreateGrant) decide(d *decision) (receipt, error) {
@@ -123,6 +131,10 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 	d.changes.Outbox = append(d.changes.Outbox, startOf(d.c.id, g.ID))
 	doc := d.describe(&g)
 	doc.Metadata = o.Metadata
+	d.grantEvent("created", doc)
+	if !o.Pending {
+		d.grantEvent("issued", doc)
+	}
 	return jsonReceipt(doc), nil
 }
 
@@ -206,7 +218,9 @@ func (o *IssueGrant) decide(d *decision) (receipt, error) {
 	d.c.ownGrants()
 	d.c.grants, d.c.unsorted = append(d.c.grants, g), true
 	d.tell(g.ID, "issued")
-	return jsonReceipt(d.describe(g)), nil
+	doc := d.describe(g)
+	d.grantEvent("issued", doc)
+	return jsonReceipt(doc), nil
 }
 
 func (o *Expire) decide(d *decision) (receipt, error) {
@@ -224,7 +238,9 @@ func (o *Expire) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	d.expire(g)
-	return jsonReceipt(d.describe(g)), nil
+	doc := d.describe(g)
+	d.grantEvent("expired", doc)
+	return jsonReceipt(doc), nil
 }
 
 // expire books what is left of a grant as expired. What is held stays with its holds.
@@ -265,18 +281,14 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 		g.Status = credit.StatusRefunded
 	}
 	d.kind, d.amount, d.unit = "refund", units, g.Wallet.Unit
-	status := d.owe(g, o.Refund, units, owed, o.Reason)
+	doc := d.owe(g, o.Refund, units, owed, o.Reason)
 	d.tell(g.ID, "refunded")
-	at := Instant(d.c.at)
-	doc := RefundDocument{
-		ID: &o.Refund, CustomerID: d.c.id, GrantID: g.ID, Units: units.Format(scale), Refundable: g.Available.Format(scale), Money: owed.Document(),
-		Reason: o.Reason, Status: status, CreatedAt: &at, Ver: d.ver,
-	}
+	d.event("grant.refunded", g.ID.String(), facts{"grant": d.describe(g), "refund": doc})
 	return jsonReceipt(doc), nil
 }
 
-// owe records what is to be paid back for units taken away, and has the settlement started.
-func (d *decision) owe(g *credit.Grant, id credit.RefundID, units credit.Amount, owed Owing, reason string) string {
+// owe records what is to be paid back for units taken away, has the settlement started, and returns the refund's document.
+func (d *decision) owe(g *credit.Grant, id credit.RefundID, units credit.Amount, owed Owing, reason string) *RefundDocument {
 	status := "awaiting_settlement"
 	if owed.Money.Minor+owed.Tax == 0 {
 		status = "nothing_to_pay"
@@ -288,7 +300,13 @@ func (d *decision) owe(g *credit.Grant, id credit.RefundID, units credit.Amount,
 	d.changes.Outbox = append(d.changes.Outbox, db.OutboxRow{
 		Topic: "refund.start", Subject: id.String(), Payload: `{"customer_id":"` + d.c.id.String() + `"}`,
 	})
-	return status
+	at, scale := Instant(d.c.at), d.scale(g.Wallet.Unit)
+	doc := &RefundDocument{
+		ID: &id, CustomerID: d.c.id, GrantID: g.ID, Units: units.Format(scale), Refundable: g.Available.Format(scale), Money: owed.Document(),
+		Reason: reason, Status: status, CreatedAt: &at, Ver: d.ver,
+	}
+	d.event("refund.created", id.String(), facts{"refund": doc})
+	return doc
 }
 
 func (o *VoidGrant) decide(d *decision) (receipt, error) {
@@ -318,6 +336,7 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	d.tell(g.ID, "voided")
 	doc := d.describe(g)
 	doc.Reason = o.Reason
+	d.grantEvent("voided", doc)
 	return jsonReceipt(doc), nil
 }
 
@@ -342,6 +361,7 @@ func (o *ExtendGrant) decide(d *decision) (receipt, error) {
 	d.tell(g.ID, "extended")
 	doc := d.describe(g)
 	doc.Reason = o.Reason
+	d.grantEvent("extended", doc)
 	return jsonReceipt(doc), nil
 }
 
@@ -374,6 +394,7 @@ func (o *FreezeGrant) decide(d *decision) (receipt, error) {
 	}
 	doc := d.describe(g)
 	doc.Reason = o.Reason
+	d.grantEvent(map[string]string{"freeze": "frozen", "expire": "expired", "unfreeze": "unfrozen"}[d.kind], doc)
 	return jsonReceipt(doc), nil
 }
 

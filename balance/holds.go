@@ -116,7 +116,7 @@ func (o *Hold) decide(d *decision) (receipt, error) {
 	d.take(h, ch.sel.Draws)
 	d.keep(h)
 	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "hold", h.Amount, ch.unit, ch.serviceAt, o.Member, o.Dims
-	return jsonReceipt(d.describeHold(h, ch.priced)), nil
+	return d.holdReceipt("created", d.describeHold(h, ch.priced)), nil
 }
 
 // take sets the draws aside for a hold.
@@ -178,7 +178,7 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 	}
 	d.keep(h)
 	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "extend_hold", more, h.Unit, h.ServiceAt, h.MemberID, h.Dims
-	return jsonReceipt(d.describeHold(h, priced)), nil
+	return d.holdReceipt("extended", d.describeHold(h, priced)), nil
 }
 
 // maxHoldLines bounds how often a hold may have taken from a grant.
@@ -295,7 +295,7 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 		}
 		doc.GivenBack = back.Format(scale)
 	}
-	return jsonReceipt(doc), nil
+	return d.holdReceipt("captured", doc), nil
 }
 
 // movedAmount sums the operation's movements.
@@ -314,10 +314,12 @@ func (d *decision) emptied(g *credit.Grant) {
 	if g.PastExpiry(d.c.at) && !g.Frozen {
 		g.Status = credit.StatusExpired
 		d.tell(g.ID, "expired")
+		d.grantEvent("expired", d.describe(g))
 		return
 	}
 	g.Status = credit.StatusDepleted
 	d.tell(g.ID, "depleted")
+	d.grantEvent("depleted", d.describe(g))
 }
 
 // letGo returns what a hold still holds to its grants, and ends it. What comes back to a grant past its expiry is breakage at once.
@@ -379,7 +381,13 @@ func (d *decision) end(h *credit.Hold, status credit.HoldStatus) (receipt, error
 	}
 	d.keep(h)
 	d.kind, d.amount, d.unit, d.serviceAt, d.member = "release", d.movedAmount(), h.Unit, d.c.at, h.MemberID
-	return jsonReceipt(d.describeHold(h, nil)), nil
+	return d.holdReceipt(string(status), d.describeHold(h, nil)), nil
+}
+
+// holdReceipt tells the outside what has become of a hold, and answers the same.
+func (d *decision) holdReceipt(kind string, doc HoldDocument) receipt {
+	d.event("hold."+kind, doc.ID.String(), facts{"hold": doc})
+	return jsonReceipt(doc)
 }
 
 // HoldDocument describes a hold.

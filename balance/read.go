@@ -15,8 +15,13 @@ import (
 // with its version and age. Without a usable cache it is read from Postgres. An unknown customer is a [credit.Error] coded
 // customer_not_found.
 func (s *Service) AppendBalance(ctx context.Context, b []byte, c credit.CustomerID) ([]byte, error) {
+	return s.AppendBalanceSince(ctx, b, c, 0)
+}
+
+// AppendBalanceSince is AppendBalance for those who know of a committed version: what the cache has of an older one is read from Postgres.
+func (s *Service) AppendBalanceSince(ctx context.Context, b []byte, c credit.CustomerID, ver int64) ([]byte, error) {
 	if s.cache != nil && s.cache.breaker.closed() {
-		if e := s.reader.read(c); e != nil {
+		if e := s.reader.read(c); e != nil && e.ver >= ver {
 			return append(append(appendBalanceHead(b, c, e.ver, e.age.Milliseconds()), e.units...), '}'), nil
 		}
 	}

@@ -25,6 +25,8 @@ type (
 	draftKind    struct{}
 	assignKind   struct{}
 	holdKind     struct{}
+	eventKind    struct{}
+	endpointKind struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -38,6 +40,8 @@ func (requestKind) prefix() string  { return "req" }
 func (draftKind) prefix() string    { return "drf" }
 func (assignKind) prefix() string   { return "asg" }
 func (holdKind) prefix() string     { return "hld" }
+func (eventKind) prefix() string    { return "evt" }
+func (endpointKind) prefix() string { return "whk" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -52,6 +56,8 @@ type (
 	DraftID      = ID[draftKind]
 	AssignmentID = ID[assignKind]
 	HoldID       = ID[holdKind]
+	EventID      = ID[eventKind]
+	EndpointID   = ID[endpointKind] // of a webhook
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

@@ -56,9 +56,23 @@ func apiKeyRow(k sqlc.RevokeAPIKeyRow) APIKeyRow {
 // NotificationPage returns up to n notifications below an id, newest first, of one customer or, when that is zero, all.
 func (s *Store) NotificationPage(ctx context.Context, customer credit.CustomerID, before int64, n int) ([]NotificationRow, error) {
 	rows, err := s.q.PageNotifications(ctx, uuidOf(customer), belowNumber(before), int32(n))
-	return page(rows, err, "read notifications", func(r sqlc.PageNotificationsRow) NotificationRow {
-		return NotificationRow{ID: r.ID, Type: r.Type, Subject: r.Subject, Customer: r.CustomerID.Bytes, Data: r.Data, CreatedAt: fromTime(r.CreatedAt)}
-	})
+	return page(rows, err, "read notifications", func(r sqlc.PageNotificationsRow) NotificationRow { return notificationRow(sqlc.NotifyRow(r)) })
+}
+
+func notificationRow(r sqlc.NotifyRow) NotificationRow {
+	return NotificationRow{ID: r.ID, Type: r.Type, Subject: r.Subject, Customer: r.CustomerID.Bytes, Data: r.Data, CreatedAt: fromTime(r.CreatedAt)}
+}
+
+// notify records a notification, once for its cause, and the event that says so.
+func notify(ctx context.Context, q *sqlc.Queries, p sqlc.NotifyParams) error {
+	row, err := q.Notify(ctx, p)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("record notification %s: %w", p.Type, err)
+	}
+	return addNotificationEvent(ctx, q, notificationRow(row))
 }
 
 // Audited says who makes a change that is no operation of a customer, and under which idempotency key.
@@ -98,7 +112,8 @@ func (s *Store) Change(ctx context.Context, a Audited, do func(context.Context, 
 				return err
 			}
 		}
-		if o, err = do(ctx, &Catalog{q: q, documents: &s.documents}); err != nil {
+		c := &Catalog{q: q, documents: &s.documents}
+		if o, err = do(ctx, c); err != nil {
 			return err
 		}
 		if o.Detail != nil {
@@ -110,14 +125,17 @@ func (s *Store) Change(ctx context.Context, a Audited, do func(context.Context, 
 			return fmt.Errorf("add audit row: %w", err)
 		}
 		if a.Key == "" {
-			return nil
+			return c.writeEvents(ctx)
 		}
 		kept := o.Kept
 		if kept == nil {
 			kept = o.Answer
 		}
-		return q.AddKey(ctx, sqlc.AddKeyParams{Digest: pgtype.UUID{Bytes: digest, Valid: true}, Request: pgtype.UUID{Bytes: a.Request, Valid: true},
-			Status: int16(o.Status), Response: string(kept)})
+		if err := q.AddKey(ctx, sqlc.AddKeyParams{Digest: pgtype.UUID{Bytes: digest, Valid: true}, Request: pgtype.UUID{Bytes: a.Request, Valid: true},
+			Status: int16(o.Status), Response: string(kept)}); err != nil {
+			return err
+		}
+		return c.writeEvents(ctx)
 	})
 	if pg, ok := asPgError(err); ok && pg.ConstraintName == "key_once" { // an operation took the key meanwhile
 		return Outcome{}, false, errKeyTaken
@@ -145,10 +163,11 @@ func findKey(ctx context.Context, q *sqlc.Queries, a Audited, digest Digest) (Ou
 	return Outcome{Status: int(k.Status), Answer: []byte(k.Answer)}, true, nil
 }
 
-// Catalog changes reference data, customers, members and keys within [Store.Change].
+// Catalog changes reference data, customers, members, keys and webhook endpoints within [Store.Change].
 type Catalog struct {
 	q         *sqlc.Queries
 	documents *documents // the store's
+	events    []EventRow // written last, after the key: so does a lane, and the two never wait for each other
 }
 
 // AddUnit makes a kind of credit. A code that is taken is refused with already_exists, here and below.

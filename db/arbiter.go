@@ -518,6 +518,7 @@ type Changes struct {
 	Assignments    []Assignment // whose end has changed
 	Refunds        []RefundRow
 	Outbox         []OutboxRow
+	Events         []EventRow
 	Heads          []HeadRow
 }
 

@@ -59,6 +59,7 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	for _, a := range c.Assignments {
 		b.Queue(sqlc.EndAssignment, timeOf(a.To), uuidOf(a.ID))
 	}
+	c.queueEvents(b)
 	c.queueHeads(b)
 	return nil
 }
@@ -174,6 +175,14 @@ func (c *Changes) queueOutbox(b *pgx.Batch) {
 		topics[i], subjects[i], payloads[i] = o.Topic, o.Subject, o.Payload
 	}
 	b.Queue(sqlc.AddOutbox, topics, subjects, payloads)
+}
+
+func (c *Changes) queueEvents(b *pgx.Batch) {
+	if len(c.Events) == 0 {
+		return
+	}
+	p := eventParams(c.Events)
+	b.Queue(sqlc.AddEvents, p.Owners, p.Behinds, p.Ids, p.Types, p.Subjects, p.Datas, p.Ats, p.Customers, p.Counts)
 }
 
 func (c *Changes) queueHeads(b *pgx.Batch) {

@@ -45,7 +45,7 @@ func (s *Store) Freeze(ctx context.Context, b Broken) (fresh bool, err error) {
 			return err
 		}
 		fresh = true
-		return q.NotifyFrozen(ctx, sqlc.NotifyFrozenParams{
+		return notify(ctx, q, sqlc.NotifyParams{Type: "customer.frozen",
 			Cause: fmt.Sprintf("customer/%s/frozen/%d", b.Customer, time.Now().UnixMicro()), CustomerID: uuidOf(b.Customer), Subject: b.Customer.String(), Data: data,
 		})
 	})

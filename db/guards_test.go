@@ -32,6 +32,7 @@ func soundBook(t *testing.T) (*dbtest.Book, *dbtest.Customer, *credit.Grant) {
 	g := c.Grant(on(1, 1), credit.Grant{Amount: 100, Price: usd(1000)})
 	c.Use(on(1, 2), g, 10, nil)
 	recognise(t, s, c)
+	b.Exec("INSERT INTO events (customer_id, seq, id, type, subject, data) VALUES (gen_random_uuid(), 1, gen_random_uuid(), 'grant.created', 'x', '{}')")
 	b.Exec("INSERT INTO audit_log (actor, request_id, action, subject) VALUES (1, gen_random_uuid(), 'grant.create', 'x')")
 	return b, c, g
 }
@@ -43,7 +44,7 @@ func TestLedgerIsAppendOnly(t *testing.T) {
 	owner := dbtest.Owner(t, b.Store)
 	for _, table := range []struct{ name, column string }{
 		{"operations", "amount = 0"}, {"movements", "amount = 1"}, {"journal_entries", "period = '2026-02'"}, {"postings", "amount_minor = 1"},
-		{"audit_log", "action = ''"},
+		{"audit_log", "action = ''"}, {"events", "data = '{}'"},
 	} {
 		for _, sql := range []string{
 			fmt.Sprintf("UPDATE %s SET %s", table.name, table.column),

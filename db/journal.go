@@ -207,5 +207,8 @@ func settleRefund(ctx context.Context, q *sqlc.Queries, refund credit.RefundID, 
 	err = q.MarkRefundSettled(ctx, sqlc.MarkRefundSettledParams{
 		ID: uuidOf(refund), Method: textOf(how.Method), Reference: textOf(how.Reference), SettledAt: timeOf(how.At),
 	})
-	return how, err
+	if err != nil {
+		return how, err
+	}
+	return how, addSettledEvent(ctx, q, refund)
 }

@@ -3,9 +3,11 @@ package db
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tallystick/tallystick/credit"
@@ -78,14 +80,26 @@ func (s *Store) NotifyExpiring(ctx context.Context, r ExpiryReminder) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("write the reminder of grant %s: %w", r.Grant, err)
 	}
-	n, err := s.q.NotifyExpiring(ctx, sqlc.NotifyExpiringParams{
-		Cause: fmt.Sprintf("grant/%s/expiring/%dd/%s", r.Grant, r.Days, at), Subject: r.Grant.String(), Data: data,
-		GrantID: uuidOf(r.Grant), ExpiresAt: timeOf(r.ExpiresAt),
+	told := false
+	err = s.Tx(ctx, func(tx pgx.Tx) error {
+		q := s.q.WithTx(tx)
+		row, err := q.NotifyExpiring(ctx, sqlc.NotifyExpiringParams{
+			Cause: fmt.Sprintf("grant/%s/expiring/%dd/%s", r.Grant, r.Days, at), Subject: r.Grant.String(), Data: data,
+			GrantID: uuidOf(r.Grant), ExpiresAt: timeOf(r.ExpiresAt),
+		})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		told = true
+		return addNotificationEvent(ctx, q, notificationRow(sqlc.NotifyRow(row)))
 	})
 	if err != nil {
 		return false, fmt.Errorf("record the reminder of grant %s: %w", r.Grant, err)
 	}
-	return n == 1, nil
+	return told, nil
 }
 
 // LiveGrants returns up to n grants that should have a workflow, in order of id after the one given: pending or open, and made before the

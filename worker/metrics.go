@@ -14,6 +14,11 @@ type metrics struct {
 	expiryLag                            prometheus.Histogram
 	performed, failures                  *prometheus.CounterVec
 	waiting, oldest                      *prometheus.GaugeVec
+
+	attempts                                                          *prometheus.CounterVec
+	deliveryLag                                                       prometheus.Histogram
+	deliveriesForgotten                                               prometheus.Counter
+	webhooksWaiting, webhooksOldest, eventsWaiting, endpointsDisabled prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -38,8 +43,19 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		waiting:   prometheus.NewGaugeVec(gauge("outbox_waiting", "Outbox items that wait."), []string{"topic"}),
 		oldest:    prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
 	}
+	m.attempts = prometheus.NewCounterVec(counter("webhook_attempts_total", "Attempts of webhook deliveries."), []string{"outcome"})
+	m.deliveryLag = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: namespace, Subsystem: subsystem, Name: "webhook_lag_seconds", Help: "From an event to when an endpoint had taken it.",
+		Buckets: []float64{0.25, 0.5, 1, 2, 5, 15, 60, 300, 3600, 86400},
+	})
+	m.deliveriesForgotten = prometheus.NewCounter(counter("webhook_deliveries_forgotten_total", "Webhook deliveries deleted for their age."))
+	m.webhooksWaiting = prometheus.NewGauge(gauge("webhook_waiting", "Deliveries that wait for enabled webhook endpoints."))
+	m.webhooksOldest = prometheus.NewGauge(gauge("webhook_oldest_seconds", "Age of the oldest delivery that waits for an enabled webhook endpoint."))
+	m.eventsWaiting = prometheus.NewGauge(gauge("webhook_events_waiting", "Events for which no deliveries were made yet."))
+	m.endpointsDisabled = prometheus.NewGauge(gauge("webhook_endpoints_disabled", "Webhook endpoints disabled because they do not take deliveries."))
 	if r != nil {
-		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest)
+		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest, m.attempts, m.deliveryLag,
+			m.deliveriesForgotten, m.webhooksWaiting, m.webhooksOldest, m.eventsWaiting, m.endpointsDisabled)
 	}
 	return m
 }

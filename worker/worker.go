@@ -21,7 +21,9 @@ import (
 
 	"github.com/tallystick/tallystick/activities"
 	"github.com/tallystick/tallystick/balance"
+	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/db"
+	"github.com/tallystick/tallystick/webhook"
 	"github.com/tallystick/tallystick/workflows"
 )
 
@@ -40,6 +42,10 @@ type Config struct {
 	RecogniseEvery  time.Duration // between recognition runs; 5 minutes
 	StartsPerSecond int           // workflows that this process starts at most; 40
 	ReconcileEvery  time.Duration // between searches for grants and refunds that have lost their workflow; 1 hour
+
+	Webhooks webhook.Allow  // endpoints besides public ones over HTTPS
+	Timing   webhook.Timing // of webhook deliveries
+	Version  string         // of the program, for those who get webhooks
 
 	Registry prometheus.Registerer // nil: no metrics
 }
@@ -62,12 +68,17 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "audit the books", 30*time.Second, w.audit) })
 	running.Go(func() { w.repeat(ctx, "sweep the cache", 10*time.Second, w.sweepCache) })
 	running.Go(func() { w.repeat(ctx, "measure the outbox", 5*time.Second, w.measureOutbox) })
+	running.Go(func() { w.repeat(ctx, "fan events out", 250*time.Millisecond, w.fanOut) })
+	running.Go(func() { w.repeat(ctx, "deliver webhooks", 250*time.Millisecond, w.webhooks.take) })
+	running.Go(func() { w.repeat(ctx, "forget webhook deliveries", 10*time.Minute, w.forgetDeliveries) })
+	running.Go(func() { w.repeat(ctx, "measure webhooks", 5*time.Second, w.measureWebhooks) })
 	running.Go(func() {
 		for ctx.Err() == nil {
 			w.serveTemporal(ctx)
 		}
 	})
 	running.Wait()
+	w.webhooks.running.Wait()
 	return nil
 }
 
@@ -82,6 +93,8 @@ type worker struct {
 	expired customers // whose expiries are to be booked
 	audited time.Time // when the last audit began
 	swept   time.Time // when the whole cache was compared last
+
+	webhooks *deliveries
 }
 
 func newWorker(cfg Config) (*worker, error) {
@@ -96,9 +109,12 @@ func newWorker(cfg Config) (*worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make Temporal client: %w", err)
 	}
+	m, timing := newMetrics(cfg.Registry), cfg.Timing.WithDefaults()
 	return &worker{
-		cfg: cfg, log: cfg.Log, store: cfg.Store, service: cfg.Service, client: c, metrics: newMetrics(cfg.Registry),
+		cfg: cfg, log: cfg.Log, store: cfg.Store, service: cfg.Service, client: c, metrics: m,
 		starts: rate.NewLimiter(rate.Limit(cfg.StartsPerSecond), max(1, cfg.StartsPerSecond/4)),
+		webhooks: &deliveries{store: cfg.Store, client: webhook.NewClient(timing, cfg.Webhooks, cfg.Version), timing: timing, metrics: m,
+			failed: cfg.Log.WarnContext, free: make(chan struct{}, deliverAtOnce), busy: make(map[credit.EndpointID]int)},
 	}, nil
 }
 

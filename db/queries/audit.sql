@@ -30,6 +30,8 @@ ORDER BY customer_id, how;
 -- Nothing moves until a person looked. 0 rows when it is frozen already.
 UPDATE customer_heads SET frozen = @frozen WHERE customer_id = @customer_id AND frozen <> @frozen;
 
--- name: NotifyFrozen :exec
+-- name: Notify :one
+-- No row when the cause has been told before.
 INSERT INTO notifications (cause, type, customer_id, subject, data)
-VALUES (@cause, 'customer.frozen', @customer_id, @subject, @data) ON CONFLICT (cause) DO NOTHING;
+VALUES (@cause, @type, @customer_id, @subject, @data) ON CONFLICT (cause) DO NOTHING
+RETURNING id, type, customer_id, subject, data, created_at;

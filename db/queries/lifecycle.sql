@@ -18,8 +18,8 @@ WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= now() AND NOT h.fro
   AND (g.expires_at, g.id) > (@after_at::timestamptz, @after_id::uuid)
 ORDER BY g.expires_at, g.id LIMIT @n;
 
--- name: NotifyExpiring :execrows
--- One row per cause, if the grant is still to expire at that instant. What it has available is added to the data.
+-- name: NotifyExpiring :one
+-- One row per cause, if the grant is still to expire at that instant; none otherwise. What it has available is added to the data.
 INSERT INTO notifications (cause, type, customer_id, subject, data)
 SELECT @cause, 'grant.expiring', g.customer_id, @subject,
   @data::jsonb || jsonb_build_object('unit', w.unit, 'available', trim_scale(g.avail / 10::numeric ^ u.scale)::text)
@@ -27,7 +27,8 @@ FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
 WHERE g.id = @grant_id AND g.status = 'open' AND NOT g.frozen AND g.expires_at = @expires_at
-ON CONFLICT (cause) DO NOTHING;
+ON CONFLICT (cause) DO NOTHING
+RETURNING id, type, customer_id, subject, data, created_at;
 
 -- name: LiveGrants :many
 -- Grants in id order that have a workflow unless it got lost: pending or open, made before the instant. Overage has none.

@@ -79,24 +79,46 @@ func (q *Queries) FreezeCustomer(ctx context.Context, frozen bool, customerID pg
 	return result.RowsAffected(), nil
 }
 
-const NotifyFrozen = `-- name: NotifyFrozen :exec
+const Notify = `-- name: Notify :one
 INSERT INTO notifications (cause, type, customer_id, subject, data)
-VALUES ($1, 'customer.frozen', $2, $3, $4) ON CONFLICT (cause) DO NOTHING
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT (cause) DO NOTHING
+RETURNING id, type, customer_id, subject, data, created_at
 `
 
-type NotifyFrozenParams struct {
+type NotifyParams struct {
 	Cause      string
+	Type       string
 	CustomerID pgtype.UUID
 	Subject    string
 	Data       json.RawMessage
 }
 
-func (q *Queries) NotifyFrozen(ctx context.Context, arg NotifyFrozenParams) error {
-	_, err := q.db.Exec(ctx, NotifyFrozen,
+type NotifyRow struct {
+	ID         int64
+	Type       string
+	CustomerID pgtype.UUID
+	Subject    string
+	Data       json.RawMessage
+	CreatedAt  pgtype.Timestamptz
+}
+
+// No row when the cause has been told before.
+func (q *Queries) Notify(ctx context.Context, arg NotifyParams) (NotifyRow, error) {
+	row := q.db.QueryRow(ctx, Notify,
 		arg.Cause,
+		arg.Type,
 		arg.CustomerID,
 		arg.Subject,
 		arg.Data,
 	)
-	return err
+	var i NotifyRow
+	err := row.Scan(
+		&i.ID,
+		&i.Type,
+		&i.CustomerID,
+		&i.Subject,
+		&i.Data,
+		&i.CreatedAt,
+	)
+	return i, err
 }

@@ -103,7 +103,7 @@ func (q *Queries) LiveGrants(ctx context.Context, madeBefore pgtype.Timestamptz,
 	return items, nil
 }
 
-const NotifyExpiring = `-- name: NotifyExpiring :execrows
+const NotifyExpiring = `-- name: NotifyExpiring :one
 INSERT INTO notifications (cause, type, customer_id, subject, data)
 SELECT $1, 'grant.expiring', g.customer_id, $2,
   $3::jsonb || jsonb_build_object('unit', w.unit, 'available', trim_scale(g.avail / 10::numeric ^ u.scale)::text)
@@ -112,6 +112,7 @@ JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
 WHERE g.id = $4 AND g.status = 'open' AND NOT g.frozen AND g.expires_at = $5
 ON CONFLICT (cause) DO NOTHING
+RETURNING id, type, customer_id, subject, data, created_at
 `
 
 type NotifyExpiringParams struct {
@@ -122,19 +123,34 @@ type NotifyExpiringParams struct {
 	ExpiresAt pgtype.Timestamptz
 }
 
-// One row per cause, if the grant is still to expire at that instant. What it has available is added to the data.
-func (q *Queries) NotifyExpiring(ctx context.Context, arg NotifyExpiringParams) (int64, error) {
-	result, err := q.db.Exec(ctx, NotifyExpiring,
+type NotifyExpiringRow struct {
+	ID         int64
+	Type       string
+	CustomerID pgtype.UUID
+	Subject    string
+	Data       json.RawMessage
+	CreatedAt  pgtype.Timestamptz
+}
+
+// One row per cause, if the grant is still to expire at that instant; none otherwise. What it has available is added to the data.
+func (q *Queries) NotifyExpiring(ctx context.Context, arg NotifyExpiringParams) (NotifyExpiringRow, error) {
+	row := q.db.QueryRow(ctx, NotifyExpiring,
 		arg.Cause,
 		arg.Subject,
 		arg.Data,
 		arg.GrantID,
 		arg.ExpiresAt,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var i NotifyExpiringRow
+	err := row.Scan(
+		&i.ID,
+		&i.Type,
+		&i.CustomerID,
+		&i.Subject,
+		&i.Data,
+		&i.CreatedAt,
+	)
+	return i, err
 }
 
 const ReadLifecycles = `-- name: ReadLifecycles :many

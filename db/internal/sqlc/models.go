@@ -158,6 +158,22 @@ type CustomerHead struct {
 	Frozen     bool
 }
 
+type Event struct {
+	CustomerID pgtype.UUID
+	Seq        int64
+	ID         pgtype.UUID
+	Type       string
+	Subject    string
+	Data       []byte
+	At         pgtype.Timestamptz
+}
+
+type EventHead struct {
+	CustomerID pgtype.UUID
+	Seq        int64
+	Fanned     int64
+}
+
 type FxRate struct {
 	No           int64
 	Source       string
@@ -452,4 +468,47 @@ type Wallet struct {
 	Scope      json.RawMessage
 	Cap        string
 	CreatedAt  pgtype.Timestamptz
+}
+
+type WebhookDelivery struct {
+	ID          int64
+	EndpointID  pgtype.UUID
+	CustomerID  pgtype.UUID
+	Seq         int64
+	Replay      bool
+	Attempts    int32
+	Log         json.RawMessage
+	Code        pgtype.Int4
+	Error       pgtype.Text
+	CreatedAt   pgtype.Timestamptz
+	FirstAt     pgtype.Timestamptz
+	LastAt      pgtype.Timestamptz
+	DeliveredAt pgtype.Timestamptz
+}
+
+type WebhookEndpoint struct {
+	ID          pgtype.UUID
+	Url         string
+	Types       []string
+	CustomerID  pgtype.UUID
+	Description string
+	Status      string
+	Reason      pgtype.Text
+	DisabledAt  pgtype.Timestamptz
+	CreatedAt   pgtype.Timestamptz
+}
+
+type WebhookQueue struct {
+	EndpointID pgtype.UUID
+	CustomerID pgtype.UUID
+	NextAt     pgtype.Timestamptz
+	Lease      pgtype.UUID
+}
+
+type WebhookSecret struct {
+	EndpointID pgtype.UUID
+	No         int64
+	Secret     []byte
+	CreatedAt  pgtype.Timestamptz
+	ExpiresAt  pgtype.Timestamptz
 }
