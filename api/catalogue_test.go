@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
 )
 
 func TestCustomers(t *testing.T) {
