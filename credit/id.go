@@ -24,6 +24,8 @@ type (
 	requestKind  struct{}
 	draftKind    struct{}
 	assignKind   struct{}
+	costsKind    struct{}
+	keptKind     struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -36,6 +38,8 @@ func (entryKind) prefix() string    { return "jrn" }
 func (requestKind) prefix() string  { return "req" }
 func (draftKind) prefix() string    { return "drf" }
 func (assignKind) prefix() string   { return "asg" }
+func (costsKind) prefix() string    { return "cdr" }
+func (keptKind) prefix() string     { return "qtn" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -49,6 +53,8 @@ type (
 	RequestID    = ID[requestKind]
 	DraftID      = ID[draftKind]
 	AssignmentID = ID[assignKind]
+	CostDraftID  = ID[costsKind] // of a draft of a cost catalogue
+	QuarantineID = ID[keptKind]  // of usage that could not be priced
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
