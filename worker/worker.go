@@ -62,6 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "audit the books", 30*time.Second, w.audit) })
 	running.Go(func() { w.repeat(ctx, "sweep the cache", 10*time.Second, w.sweepCache) })
 	running.Go(func() { w.repeat(ctx, "measure the outbox", 5*time.Second, w.measureOutbox) })
+	running.Go(func() { w.repeat(ctx, "measure the quarantine", 5*time.Second, w.measureQuarantine) })
 	running.Go(func() {
 		for ctx.Err() == nil {
 			w.serveTemporal(ctx)
