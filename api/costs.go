@@ -165,6 +165,9 @@ func (s *Server) importCatalogue(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if catalogue.Coverage().Models == 0 {
+		return credit.Invalid("", "The catalogue has no model.")
+	}
 	review, err := s.review(ctx, catalogue)
 	if err != nil {
 		return err

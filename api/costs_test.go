@@ -402,7 +402,7 @@ func TestCostCatalogues(t *testing.T) {
 	if list := w.admin(t, "GET", "/v1/cost_catalogues", nil).data(t); len(list) != 1 || list[0]["number"] != 1.0 {
 		t.Errorf("%v", list)
 	}
-	for path, body := range map[string]string{"?format=genai_prices": `{}`, "?format=litellm": `[]`, "": `[]`, "?format=other": `[]`, "?format=litellm&note=": `{`} {
+	for path, body := range map[string]string{"?format=genai_prices": `{}`, "?format=litellm": `[]`, "": `[]`, "?format=other": `[]`, "?format=litellm&note=": `{`, "?format=litellm&note=empty": `{}`} {
 		if a := w.admin(t, "POST", "/v1/cost_catalogues/drafts"+path, body); a.status != 400 {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}

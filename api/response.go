@@ -34,14 +34,27 @@ const (
 // readResponse reads what a model provider answered.
 func (in *consumption) readResponse(r *reader) error {
 	var p provider.Response
-	if err := r.fields(
-		required("provider", text(&p.Provider, maxProviderName)),
-		optional("flavour", text(&p.Flavour, maxFlavourName)),
-		optional("model", text(&p.Model, maxModelName)),
-		optional("usage", foreign(&p.Usage)),
-		optional("body", foreign(&p.Body)),
-	); err != nil {
+	if err := r.object(func(name string) (err error) { // not by fields, through which the reader of every consumption would escape to the heap
+		switch name {
+		case "provider":
+			err = text(&p.Provider, maxProviderName)(r)
+		case "flavour":
+			err = text(&p.Flavour, maxFlavourName)(r)
+		case "model":
+			err = text(&p.Model, maxModelName)(r)
+		case "usage":
+			p.Usage, err = r.foreign()
+		case "body":
+			p.Body, err = r.foreign()
+		default:
+			return r.unknown()
+		}
 		return err
+	}); err != nil {
+		return err
+	}
+	if p.Provider == "" {
+		return credit.Invalid(r.pointer()+"/provider", "This field is required.")
 	}
 	if (p.Usage == nil) == (p.Body == nil) {
 		return r.refuse("A response is given either by its body, as it came, or by the usage in it.")
@@ -52,18 +65,15 @@ func (in *consumption) readResponse(r *reader) error {
 
 // foreign reads an object that another program made. It may be of any depth and have any number of members; a name that comes twice counts the
 // last time.
-func foreign(into *[]byte) func(*reader) error {
-	return func(r *reader) error {
-		if r.peek() != '{' {
-			return r.wrongType("an object")
-		}
-		from := r.i
-		if err := r.pass(); err != nil {
-			return err
-		}
-		*into = []byte(r.doc[from:r.i])
-		return nil
+func (r *reader) foreign() ([]byte, error) {
+	if r.peek() != '{' {
+		return nil, r.wrongType("an object")
 	}
+	from := r.i
+	if err := r.pass(); err != nil {
+		return nil, err
+	}
+	return []byte(r.doc[from:r.i]), nil
 }
 
 // pass passes over any value without the bounds of the API's own documents.
@@ -93,8 +103,10 @@ func (r *reader) skipEvent() error {
 
 // cost reads what a line cost to serve.
 func (r *reader) cost(into *rating.ComputeCost) error {
-	if err := r.fields(
-		required("amount", func(r *reader) error {
+	given := false
+	if err := r.object(func(name string) error {
+		switch name {
+		case "amount":
 			s, err := r.decimalText()
 			if err != nil {
 				return err
@@ -102,12 +114,22 @@ func (r *reader) cost(into *rating.ComputeCost) error {
 			if !plainDecimal(s, 20, rating.CostPlaces) {
 				return r.at(credit.Errorf(credit.InvalidAmount, "%.40q is not a decimal number of at most 20 digits before and %d after the point.", s, rating.CostPlaces))
 			}
+			given = true
 			into.Amount, err = decimal.NewFromString(shortest(s))
 			return err
-		}),
-		required("currency", matching(&into.Currency, currencyCode, currencyCodeForm)),
-	); err != nil {
+		case "currency":
+			var err error
+			if into.Currency, err = r.text(); err == nil && !currencyCode(into.Currency) {
+				return r.refuse("This must be %s.", currencyCodeForm)
+			}
+			return err
+		}
+		return r.unknown()
+	}); err != nil {
 		return err
+	}
+	if !given || into.Currency == "" {
+		return r.refuse("A cost has an amount and a currency.")
 	}
 	_, err := credit.CurrencyPlaces(into.Currency)
 	return r.at(err)
