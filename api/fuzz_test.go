@@ -29,6 +29,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add(uint8(0), "", doc)
 		f.Add(uint8(1), "", `{"events":[`+doc+`]}`)
 	}
+	f.Add(uint8(0), "", `{"customer":"acme","on_unpriced":"quarantine","response":{"provider":"openai","body":{"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}}}`)
 	f.Add(uint8(2), "consistency=strong", "")
 	f.Add(uint8(2), "consistency=%00&x=%ff", "")
 	f.Fuzz(func(t *testing.T, target uint8, query, body string) {
