@@ -68,7 +68,7 @@ func (s *Server) readBatch(ctx context.Context, c *call, body string) ([]event, 
 				return r.refuse("A batch has at most %d events.", maxEvents)
 			}
 			one := *r
-			if err := r.skip(); err != nil {
+			if err := r.skipEvent(); err != nil {
 				return err
 			}
 			var in consumption
@@ -94,6 +94,10 @@ func (s *Server) appendResult(b []byte, c *call, r balance.Result) []byte {
 	replayed := ""
 	if r.Answer.Replayed {
 		replayed = `,"replayed":true`
+	}
+	if r.Err == nil && r.Answer.Quarantined {
+		b = append(append(append(b, `{"status":202`...), replayed...), `,"quarantined":`...)
+		return append(append(b, r.Answer.Body...), '}')
 	}
 	if r.Err == nil {
 		b = append(b, `{"status":200`...)

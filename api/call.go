@@ -221,6 +221,9 @@ func (c *call) do(ctx context.Context, status int, op balance.Operation) error {
 	if err != nil {
 		return err
 	}
+	if a.Quarantined {
+		status = http.StatusAccepted
+	}
 	c.write(status, a.Body)
 	return nil
 }

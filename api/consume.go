@@ -13,6 +13,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/provider"
 	"github.com/tallystick/tallystick/credit/rating"
 )
 
@@ -34,6 +35,10 @@ type consumption struct {
 	dims      credit.Dimensions
 	partial   bool
 	reason    string
+	response  *provider.Response // what a model provider answered, instead of usage
+	unpriced  string             // what becomes of it when it cannot be priced; "": the usual
+	text      string             // the whole object
+	kept      bool               // it was kept in quarantine, and may be of either form
 }
 
 // consume is POST /v1/consume. It is the path that everything else waits for: nothing here asks a database once its callers are known.
@@ -69,6 +74,9 @@ func (in *consumption) read(r *reader, event bool) error {
 	var line rating.Line
 	var quantity string
 	var most *decimal.Decimal
+	var costs bool
+	r.space()
+	from := r.i
 	if err := r.object(func(name string) (err error) {
 		if name == "maximum" && in.quoted {
 			most, err = r.maximum()
@@ -92,8 +100,14 @@ func (in *consumption) read(r *reader, event bool) error {
 			line.Meter, err = r.meter()
 		case "quantity":
 			quantity, line.Quantity, err = r.quantity()
+		case "cost":
+			costs, err = true, r.cost(&line.Cost)
 		case "usage":
 			err = in.readUsage(r)
+		case "response":
+			err = in.readResponse(r)
+		case "on_unpriced":
+			err = word(&in.unpriced, refuseUnpriced, quarantineUnpriced)(r)
 		case "dimensions":
 			in.dims, err = r.dimensions()
 		case "partial":
@@ -101,7 +115,7 @@ func (in *consumption) read(r *reader, event bool) error {
 		case "reason":
 			err = text(&in.reason, maxReason)(r)
 		case "idempotency_key":
-			if !event {
+			if !event && !in.kept {
 				return r.refuse("The key of a single consumption is the header Idempotency-Key.")
 			}
 			if in.key, err = r.text(); err == nil && !validKey(in.key) {
@@ -114,6 +128,7 @@ func (in *consumption) read(r *reader, event bool) error {
 	}); err != nil {
 		return err
 	}
+	in.text = r.doc[from:r.i]
 	if line.Meter != "" || quantity != "" {
 		if in.usage != nil {
 			return r.refuse("Give meter and quantity, or usage, not both.")
@@ -124,6 +139,8 @@ func (in *consumption) read(r *reader, event bool) error {
 		}
 	} else if most != nil {
 		return r.refuse("A maximum is of the quantity beside it.")
+	} else if costs {
+		return r.refuse("A cost is of the quantity beside it.")
 	}
 	return in.check(r, event)
 }
@@ -150,6 +167,8 @@ func (in *consumption) readUsage(r *reader) error {
 				quantity, line.Quantity, err = r.quantity()
 			case "dimensions":
 				line.Dims, err = r.dimensions()
+			case "cost":
+				err = r.cost(&line.Cost)
 			default:
 				return r.unknown()
 			}
@@ -209,8 +228,14 @@ func (in *consumption) check(r *reader, event bool) error {
 		return missing("customer", "This field is required.")
 	case event && in.key == "":
 		return missing("idempotency_key", "This field is required.")
+	case in.response != nil && (in.usage != nil || in.unit != "" || in.amount != ""):
+		return missing("response", "Give a response, or what was used, or an amount, not several of them.")
+	case in.response != nil:
+		return nil
 	case in.usage == nil && in.unit == "" && in.amount == "":
-		return missing("amount", "Give unit and amount, or meter and quantity, or usage.")
+		return missing("amount", "Give unit and amount, or meter and quantity, or usage, or response.")
+	case in.usage == nil && in.unpriced != "":
+		return missing("on_unpriced", "An amount needs no price.")
 	case in.usage != nil && (in.unit != "" || in.amount != ""):
 		return missing("amount", "Give unit and amount, or a usage that the rate card prices, not both.")
 	case in.usage == nil && in.unit == "":
@@ -270,13 +295,13 @@ func (s *Server) consumeOperation(ctx context.Context, c *call, r *reader, in *c
 	if err != nil {
 		return nil, r.within("customer", err)
 	}
-	op := &balance.Consume{At: in.timestamp, Usage: in.usage, Dims: in.dims, Partial: in.partial, Reason: in.reason}
+	op := &balance.Consume{At: in.timestamp, Usage: in.usage, Dims: in.dims, Partial: in.partial, Reason: in.reason, Response: in.response}
 	if in.member != "" {
 		if op.Member, err = s.memberID(ctx, customer, in.member); err != nil {
 			return nil, r.within("member", err)
 		}
 	}
-	if in.usage == nil {
+	if in.usage == nil && in.response == nil {
 		unit, err := s.service.Unit(in.unit)
 		if err != nil {
 			return nil, err
@@ -289,7 +314,12 @@ func (s *Server) consumeOperation(ctx context.Context, c *call, r *reader, in *c
 			return nil, r.within("amount", credit.Errorf(credit.InvalidAmount, "The amount must be positive."))
 		}
 	}
-	op.Header = balance.Header{Customer: customer, Key: balance.ClientKey(key), Request: in.digest(customer, op), Actor: c.caller.no, RequestID: c.id}
+	in.keeping(op)
+	request, err := in.digest(customer, op)
+	if err != nil {
+		return nil, err
+	}
+	op.Header = balance.Header{Customer: customer, Key: balance.ClientKey(key), Request: request, Actor: c.caller.no, RequestID: c.id}
 	return op, nil
 }
 
@@ -298,7 +328,7 @@ func (r *reader) within(name string, err error) error { return in(r.pointer()+"/
 
 // digest tells consumptions with the same key apart. It is made of what is asked for, not of how that is written: the order of fields and
 // dimensions, white space, zeros that do not count and the customer's two names make no difference.
-func (in *consumption) digest(customer credit.CustomerID, op *balance.Consume) [16]byte {
+func (in *consumption) digest(customer credit.CustomerID, op *balance.Consume) (_ [16]byte, err error) {
 	buf := buffers.get()
 	defer buffers.put(buf)
 	b := append(*buf, "consume\x00"...)
@@ -316,8 +346,11 @@ func (in *consumption) digest(customer credit.CustomerID, op *balance.Consume) [
 	b = appendDimensions(b, in.dims)
 	b = strconv.AppendBool(b, in.partial)
 	b = appendPart(b, in.reason)
+	if b, err = in.appendResponse(b); err != nil {
+		return [16]byte{}, err
+	}
 	*buf = b
-	return balance.RequestDigest(string(b))
+	return balance.RequestDigest(string(b)), nil
 }
 
 func appendPart(b []byte, s string) []byte {

@@ -180,7 +180,11 @@ func TestDigestsTellRequestsApart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return in.digest(customer, op)
+		d, err := in.digest(customer, op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
 	}
 	seen := map[[16]byte]string{}
 	for _, doc := range []string{
@@ -191,6 +195,13 @@ func TestDigestsTellRequestsApart(t *testing.T) {
 		`{"customer":"a","meter":"m","quantity":"1"}`, `{"customer":"a","meter":"m","quantity":"2"}`, `{"customer":"a","meter":"n","quantity":"1"}`,
 		`{"customer":"a","meter":"m","quantity":"1","dimensions":{"a":"b"}}`, `{"customer":"a","usage":[{"meter":"m","quantity":"1","dimensions":{"a":"b"}}]}`,
 		`{"customer":"a","usage":[{"meter":"m","quantity":"1"},{"meter":"m","quantity":"1"}]}`,
+		`{"customer":"a","meter":"m","quantity":"1","cost":{"amount":"1","currency":"USD"}}`, `{"customer":"a","meter":"m","quantity":"1","cost":{"amount":"1","currency":"EUR"}}`,
+		`{"customer":"a","usage":[{"meter":"m","quantity":"1"},{"meter":"m","quantity":"1","cost":{"amount":"1","currency":"USD"}}]}`,
+		`{"customer":"a","usage":[{"meter":"m","quantity":"1","cost":{"amount":"1","currency":"USD"}},{"meter":"m","quantity":"1"}]}`,
+		`{"customer":"a","meter":"m","quantity":"1","on_unpriced":"quarantine"}`, `{"customer":"a","meter":"m","quantity":"1","on_unpriced":"refuse"}`,
+		`{"customer":"a","response":{"provider":"p","usage":{"n":1}}}`, `{"customer":"a","response":{"provider":"q","usage":{"n":1}}}`,
+		`{"customer":"a","response":{"provider":"p","usage":{"n":2}}}`, `{"customer":"a","response":{"provider":"p","body":{"n":1}}}`,
+		`{"customer":"a","response":{"provider":"p","flavour":"f","usage":{"n":1}}}`, `{"customer":"a","response":{"provider":"p","model":"f","usage":{"n":1}}}`,
 	} {
 		d := digest(doc)
 		if other, ok := seen[d]; ok {
@@ -200,6 +211,8 @@ func TestDigestsTellRequestsApart(t *testing.T) {
 	}
 	for _, pair := range [][2]string{
 		{`{"customer":"a","unit":"CRD","amount":"1"}`, `{"amount":"01.0","unit":"CRD","customer":"b","partial":false,"dimensions":{}}`},
+		{`{"customer":"a","response":{"provider":"p","usage":{"n":1,"m":[true]}}}`, `{"response":{"usage": {"m":[ true],"\u006e":1},"provider":"p"},"customer":"a"}`},
+		{`{"customer":"a","meter":"m","quantity":"1","cost":{"amount":"1.0","currency":"USD"}}`, `{"customer":"a","usage":[{"cost":{"currency":"USD","amount":"01"},"meter":"m","quantity":"1"}]}`},
 		{`{"customer":"a","meter":"m","quantity":"1.50"}`, `{"customer":"a","usage":[{"quantity":"01.5","meter":"m"}]}`},
 	} {
 		if digest(pair[0]) != digest(pair[1]) {

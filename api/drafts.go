@@ -400,7 +400,7 @@ func (s *Server) quote(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	op.Header = balance.Header{Customer: op.Customer, Actor: c.caller.no, RequestID: c.id}
+	op.Header, op.Keep = balance.Header{Customer: op.Customer, Actor: c.caller.no, RequestID: c.id}, nil
 	return c.do(ctx, 200, &balance.Quote{Consume: *op, Maximum: in.maximum})
 }
 

@@ -14,9 +14,9 @@ func (s *Server) table() []route {
 	)
 	manage := support | finance
 	return []route{
-		{Method: post, Path: "/v1/consume", Roles: product, handle: s.consume},
+		{Method: post, Path: "/v1/consume", Roles: product, handle: s.consume, limit: maxConsume},
 		{Method: post, Path: "/v1/consume/batch", Roles: product, handle: s.consumeBatch, limit: maxBatch},
-		{Method: post, Path: "/v1/quote", Roles: product | support, handle: s.quote},
+		{Method: post, Path: "/v1/quote", Roles: product | support, handle: s.quote, limit: maxConsume},
 		{Method: post, Path: "/v1/holds", Roles: product, handle: s.createHold},
 		{Method: get, Path: "/v1/holds", Roles: anyRole, handle: s.listHolds, timeout: look},
 		{Method: get, Path: "/v1/holds/:hold", Roles: anyRole, handle: s.getHold, timeout: look},
@@ -86,6 +86,23 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/fx_rates", Roles: finance, handle: s.createFXRate, timeout: look},
 		{Method: get, Path: "/v1/fx_rates", Roles: finance | ops, handle: s.listFXRates, timeout: look},
 		{Method: get, Path: "/v1/fx_rates/lookup", Roles: anyRole, handle: s.lookUpFXRate, timeout: look},
+
+		{Method: post, Path: "/v1/cost_catalogues/drafts", Roles: finance, handle: s.importCatalogue, limit: maxCatalogue, timeout: look},
+		{Method: get, Path: "/v1/cost_catalogues/drafts", Roles: finance | ops, handle: s.listCostDrafts, timeout: look},
+		{Method: get, Path: "/v1/cost_catalogues/drafts/:cost_draft", Roles: finance | ops, handle: s.getCostDraft, timeout: look},
+		{Method: get, Path: "/v1/cost_catalogues/drafts/:cost_draft/document", Roles: finance | ops, handle: s.getCostDraftDocument, timeout: look},
+		{Method: remove, Path: "/v1/cost_catalogues/drafts/:cost_draft", Roles: finance, handle: s.deleteCostDraft, timeout: look},
+		{Method: post, Path: "/v1/cost_catalogues/drafts/:cost_draft/publish", Roles: finance, handle: s.publishCatalogue, timeout: look},
+		{Method: get, Path: "/v1/cost_catalogues", Roles: finance | ops, handle: s.listCatalogues, timeout: look},
+		{Method: get, Path: "/v1/cost_catalogues/:cost_catalogue", Roles: finance | ops, handle: s.getCatalogue, timeout: look},
+		{Method: get, Path: "/v1/cost_catalogues/:cost_catalogue/document", Roles: finance | ops, handle: s.getCatalogueDocument, timeout: look},
+		{Method: post, Path: "/v1/cost_catalogues/:cost_catalogue/rate_card", Roles: finance, handle: s.makeRateCard, timeout: look},
+
+		{Method: get, Path: "/v1/quarantined_usage", Roles: support | finance | ops, handle: s.listQuarantined, timeout: look},
+		{Method: post, Path: "/v1/quarantined_usage/retry", Roles: manage, handle: s.retryManyQuarantined, timeout: look},
+		{Method: get, Path: "/v1/quarantined_usage/:quarantined", Roles: support | finance | ops, handle: s.getQuarantined, timeout: look},
+		{Method: post, Path: "/v1/quarantined_usage/:quarantined/retry", Roles: manage, handle: s.retryQuarantined, timeout: look},
+		{Method: post, Path: "/v1/quarantined_usage/:quarantined/discard", Roles: finance, handle: s.discardQuarantined, timeout: look},
 
 		{Method: get, Path: "/v1/finance/trial_balance", Roles: finance | ops, handle: s.trialBalance, timeout: look},
 		{Method: get, Path: "/v1/finance/roll_forward", Roles: finance | ops, handle: s.rollForward, timeout: look},

@@ -127,8 +127,8 @@ func TestLargeBodiesAreNotRead(t *testing.T) {
 		return `{"customer":"acme","unit":"CRD","amount":"1"` + strings.Repeat(" ", n-len(`{"customer":"acme","unit":"CRD","amount":"1"}`)) + `}`
 	}
 	w.grant(t, "10", nil)
-	w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: "fits", body: padded(maxBody)}).want(t, 200)
-	w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: "large", body: padded(maxBody + 1)}).problem(t, 413, credit.TooLarge)
+	w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: "fits", body: padded(maxConsume)}).want(t, 200)
+	w.send(t, request{role: "product", method: "POST", path: "/v1/consume", key: "large", body: padded(maxConsume + 1)}).problem(t, 413, credit.TooLarge)
 	for _, chunked := range []bool{false, true} {
 		body := &countingReader{left: 10 << 20}
 		req, err := http.NewRequest("POST", w.url+"/v1/consume", body)

@@ -100,8 +100,8 @@ func (o *Quote) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	q := QuoteDocument{
-		CustomerID: d.c.id, Ver: d.c.ver, Unit: ch.unit, ServiceAt: Instant(ch.serviceAt), QuotedAt: Instant(d.c.at), Dimensions: o.Dims,
-		ChargeDocument: d.describeCharge(&ch), DrawOrder: credit.DrawOrderVersion,
+		CustomerID: d.c.id, Ver: d.c.ver, Unit: ch.unit, ServiceAt: Instant(ch.serviceAt), QuotedAt: Instant(d.c.at), Dimensions: ch.dims,
+		ChargeDocument: d.describeCharge(&ch), Cost: ch.compute.describe(), DrawOrder: credit.DrawOrderVersion,
 	}
 	if !o.Member.IsZero() {
 		q.MemberID = &o.Member

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"time"
@@ -130,6 +131,7 @@ type decision struct {
 	c         *customer
 	book      *rating.Book
 	rates     rates
+	rules     *rules // that book and rates are of
 	job       *job
 	ver       int64 // the operation's version if it is accepted
 	changes   *db.Changes
@@ -171,6 +173,8 @@ type charge struct {
 	scale     int
 	back      credit.Amount // to be given back: the usage costs less than nothing; then nothing is drawn
 	serviceAt time.Time
+	dims      credit.Dimensions // the consumption's, and what a response adds
+	compute   *compute          // what it cost to serve; nil: not known
 }
 
 // charge judges a consumption of these lines, without taking anything: section "Drawing down" of the semantics. The draws are put into a slice.
@@ -183,7 +187,14 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 	case ch.serviceAt.After(c.at.Add(MaxAhead)):
 		return ch, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
 	}
-	need := credit.Need{At: c.at, Unit: o.Unit, Member: o.Member, Dims: o.Dims}
+	if ch.compute, err = o.compute(d, ch.serviceAt); err != nil {
+		return ch, err
+	}
+	ch.dims = o.Dims
+	if o.Response != nil {
+		lines, ch.dims = ch.compute.lines, ch.compute.dims
+	}
+	need := credit.Need{At: c.at, Unit: o.Unit, Member: o.Member, Dims: ch.dims}
 	var priced []rating.Priced
 	if o.Amount > 0 {
 		need.Cost = func(credit.RateLock) (credit.Amount, error) { return o.Amount, nil }
@@ -194,7 +205,7 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 			return ch, err
 		}
 		need.Unit = unit.Code
-		usage := rating.Usage{At: ch.serviceAt, Lines: lines, Dims: o.Dims}
+		usage := rating.Usage{At: ch.serviceAt, Lines: lines, Dims: ch.dims}
 		need.Cost = func(lock credit.RateLock) (credit.Amount, error) {
 			id, version := d.lockedTo(lock, card, unit.Code)
 			p, err := d.book.Price(id, version, usage, c, d.rates)
@@ -241,7 +252,7 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 	c := d.c
 	ch, err := o.charge(d, o.Usage, d.job.draws[:0])
 	if err != nil {
-		return nil, err
+		return nil, o.orKeep(d, err)
 	}
 	var returned []credit.Draw
 	if ch.back > 0 {
@@ -265,7 +276,7 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 		}
 		draw.Grant = g
 	}
-	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", ch.sel.Total, ch.unit, ch.serviceAt, o.Member, o.Dims
+	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", ch.sel.Total, ch.unit, ch.serviceAt, o.Member, ch.dims
 	if len(returned) > 0 {
 		d.kind = "reverse"
 		for _, m := range d.changes.Movements[len(d.changes.Movements)-int(d.moved):] {
@@ -274,7 +285,7 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 	}
 	left := available(c.grants, ch.unit, c.at)
 	return func(b []byte) ([]byte, error) {
-		return appendConsumeReceipt(b, d, o, ch.sel, ch.priced, returned, ch.scale, left), nil
+		return appendConsumeReceipt(b, d, o, &ch, returned, left)
 	}, nil
 }
 
@@ -310,7 +321,8 @@ func (d *decision) finish(r receipt) ([]byte, error) {
 
 // appendConsumeReceipt writes the JSON of a [ConsumeReceipt] by hand: it is on the path of every consumption. A test holds it
 // against encoding/json.
-func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selection, priced []rating.Priced, returned []credit.Draw, scale int, left credit.Amount) []byte {
+func appendConsumeReceipt(b []byte, d *decision, o *Consume, ch *charge, returned []credit.Draw, left credit.Amount) ([]byte, error) {
+	sel, priced, scale := &ch.sel, ch.priced, ch.scale
 	if b == nil {
 		b = make([]byte, 0, 512)
 	}
@@ -343,9 +355,9 @@ func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selectio
 		b = append(b, `,"reason":`...)
 		b = appendJSONString(b, o.Reason)
 	}
-	if len(o.Dims) > 0 {
+	if len(ch.dims) > 0 {
 		b = append(b, `,"dimensions":`...)
-		b = appendDims(b, o.Dims)
+		b = appendDims(b, ch.dims)
 	}
 	if len(priced) > 0 {
 		b = append(b, `,"pricing":[`...)
@@ -356,6 +368,13 @@ func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selectio
 			b = appendPricing(b, &priced[i], scale)
 		}
 		b = append(b, ']')
+	}
+	if ch.compute != nil {
+		cost, err := json.Marshal(ch.compute.describe())
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, `,"cost":`...), cost...)
 	}
 	b = append(b, `,"draws":`...)
 	b = appendDraws(b, sel.Draws, scale)
@@ -372,7 +391,7 @@ func appendConsumeReceipt(b []byte, d *decision, o *Consume, sel credit.Selectio
 	b = strconv.AppendInt(b, credit.DrawOrderVersion, 10)
 	b = append(b, `,"available":"`...)
 	b = left.Append(b, scale)
-	return append(b, `"}`...)
+	return append(b, `"}`...), nil
 }
 
 func appendDraws(b []byte, draws []credit.Draw, scale int) []byte {

@@ -480,6 +480,9 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 		}
 		r.Grants = append(r.Grants, j.op.grants()...)
 		r.Holds = append(r.Holds, j.op.holds()...)
+		if o, ok := j.op.(*ChargeQuarantined); ok {
+			r.Quarantined = append(r.Quarantined, o.Quarantined)
+		}
 	}
 	b.skipping, r.SkipLocked = skipLocked, skipLocked
 	slices.SortFunc(r.Customers, func(a, b credit.CustomerID) int { return slices.Compare(a[:], b[:]) })
@@ -564,12 +567,17 @@ func (b *batch) decide(j *job) result {
 	if c == nil {
 		return result{err: credit.Errorf(credit.CustomerNotFound, "There is no customer %s.", h.Customer)}
 	}
+	again, retries := j.op.(*ChargeQuarantined)
 	if j.keyed {
-		known, ok := b.locked.Keys[j.digest]
+		known, ok := b.keys[j.digest] // by this batch, also where it changes what was known
 		if !ok {
-			known, ok = b.keys[j.digest]
+			known, ok = b.locked.Keys[j.digest]
 		}
-		if ok {
+		if retries {
+			if r, standing := b.standing(j, again, known, ok); standing {
+				return r
+			}
+		} else if ok {
 			c.undo = c.undo || j.hint == hintOK
 			return replay(known, h)
 		}
@@ -579,7 +587,7 @@ func (b *batch) decide(j *job) result {
 	}
 	j.draws = b.lane.draws
 	in := b.lane.svc.rules.Load()
-	d := &decision{c: c, book: in.book, rates: rates{in.rates}, job: j, ver: c.ver + 1, changes: &b.changes}
+	d := &decision{c: c, book: in.book, rates: rates{in.rates}, rules: in, job: j, ver: c.ver + 1, changes: &b.changes}
 	r, err := j.op.decide(d)
 	b.lane.draws = j.draws
 	if w := (*want)(nil); errors.As(err, &w) {
@@ -587,6 +595,12 @@ func (b *batch) decide(j *job) result {
 	}
 	if err != nil {
 		c.undo = c.undo || j.hint == hintOK
+		if k := (*kept)(nil); errors.As(err, &k) {
+			return b.keep(j, j.op.(*Consume), k)
+		}
+		if retries {
+			return result{err: err} // it waits on
+		}
 		return b.refuse(j, err)
 	}
 	if reads(j.op) {
@@ -597,7 +611,10 @@ func (b *batch) decide(j *job) result {
 	if err != nil {
 		return result{err: fmt.Errorf("write receipt: %w", err)}
 	}
-	if j.keyed {
+	switch {
+	case retries:
+		b.charged(j, again, d.ver, body)
+	case j.keyed:
 		b.remember(j, db.KeyRow{Customer: c.id, Ver: d.ver, Status: statusDone}, body)
 	}
 	return result{answer: Answer{Body: body, Ver: d.ver}}
@@ -605,8 +622,9 @@ func (b *batch) decide(j *job) result {
 
 // Statuses of idempotency keys that operations use.
 const (
-	statusDone    = 200
-	statusRefused = 402
+	statusDone        = 200
+	statusQuarantined = 202
+	statusRefused     = 402
 )
 
 func (b *batch) remember(j *job, row db.KeyRow, answer []byte) {
@@ -656,7 +674,7 @@ func replay(known db.StoredAnswer, h *Header) result {
 		return result{err: credit.Errorf(credit.RequestMismatch, "This idempotency key was used for another request.")}
 	}
 	if known.Status != statusRefused {
-		return result{answer: Answer{Body: known.Answer, Replayed: true, Ver: known.Ver}}
+		return result{answer: Answer{Body: known.Answer, Replayed: true, Ver: known.Ver, Quarantined: known.Status == statusQuarantined}}
 	}
 	var was denial
 	if err := json.Unmarshal(known.Answer, &was); err != nil {

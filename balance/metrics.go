@@ -25,6 +25,7 @@ type metrics struct {
 	pushesDropped prometheus.Counter
 	cacheErrors   prometheus.Counter
 	drift         prometheus.Counter
+	quarantined   prometheus.Counter
 }
 
 type countOf struct{ prometheus.Counter }
@@ -50,6 +51,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		pushesDropped: counter("cache_pushes_dropped_total", "Snapshots not brought to the cache because too many were waiting."),
 		cacheErrors:   counter("cache_errors_total", "Calls of the cache that failed."),
 		drift:         counter("cache_drift_total", "Cached customers found to differ from Postgres and repaired."),
+		quarantined:   counter("quarantined_total", "Consumptions kept because they could not be priced."),
 		pushes:        countOf{counter("cache_pushes_total", "Snapshots brought to the cache.")},
 	}
 	for h, name := range [...]string{hintNone: "none", hintOK: "ok", hintDeny: "deny"} {
@@ -70,6 +72,7 @@ func (m *metrics) batch(jobs int, c *db.Changes) {
 	m.batchSize.Observe(float64(jobs))
 	m.operations.Add(float64(len(c.Operations)))
 	m.movements.Add(float64(len(c.Movements)))
+	m.quarantined.Add(float64(len(c.Quarantined)))
 }
 
 // traced remembers the span that a job belongs to, so that its batch's span links to it.

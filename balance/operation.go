@@ -9,6 +9,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/provider"
 	"github.com/tallystick/tallystick/credit/rating"
 )
 
@@ -50,11 +51,29 @@ type Consume struct {
 	Member  credit.MemberID // zero: none named
 	At      time.Time       // when the service was given; zero: now
 	Unit    string          // for an explicit amount
-	Amount  credit.Amount   // explicit, > 0; 0: rated from Usage
-	Usage   []rating.Line
+	Amount  credit.Amount   // explicit, > 0; 0: rated from Usage or Response
+	Usage   []rating.Line   // the costs of its lines are in one currency
 	Dims    credit.Dimensions
 	Partial bool   // take what there is when it is not enough, unless there is nothing
 	Reason  string // free text for the history; empty: none
+
+	// Response is what a model provider answered, instead of Usage: lines, their compute cost and more dimensions are read from it by the catalogue
+	// in force at At. The refusals are then also those of [provider.Catalogue.Extract] and Lines, and dimension_conflict.
+	Response *provider.Response
+	// Keep writes the request as it is to be kept when it cannot be priced because the model is not known; with KeepAll also when the provider
+	// is not, or when there is no rate or no exchange rate. The answer is then the JSON of a [QuarantineDocument]. Nil: it is refused.
+	Keep    func() string
+	KeepAll bool
+
+	computed *compute // what was read from Response; nil: nothing yet
+}
+
+// ChargeQuarantined charges a consumption that was kept because it could not be priced: at its own time, which At says, and under its own key.
+// Request is not looked at, Keep is nil. Once it is charged the answer is that receipt. It is refused as the consumption would be, and then waits on; with
+// quarantine_state when it was discarded, too_old when its key is no longer known, and quarantine_not_found.
+type ChargeQuarantined struct {
+	Consume
+	Quarantined credit.QuarantineID
 }
 
 // Usage older than MaxAge is refused as too_old: it is younger than the oldest idempotency key kept, so that a replay is always
@@ -194,4 +213,6 @@ type Answer struct {
 	Body     []byte // the receipt, the same bytes for the same key; must not be changed
 	Replayed bool   // it was answered before
 	Ver      int64  // the customer's version after it
+	// Quarantined says that nothing was charged yet: Body is a [QuarantineDocument].
+	Quarantined bool
 }

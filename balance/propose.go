@@ -110,6 +110,9 @@ func (s *Service) wish(o *Consume) (wish, bool) {
 	if o.Amount > 0 {
 		return w, true
 	}
+	if o.Response != nil { // it is read once, when it is decided
+		return w, false
+	}
 	// The default card is a guess: a customer with a card of its own is priced by the decision.
 	usage := rating.Usage{At: o.At, Lines: o.Usage, Dims: o.Dims}
 	if usage.At.IsZero() {

@@ -25,6 +25,7 @@ type ConsumeReceipt struct {
 	Reason     string            `json:"reason,omitempty"`
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	Pricing    []PricingDocument `json:"pricing,omitempty"` // one per rate version used; none for an explicit amount
+	Cost       *CostDocument     `json:"cost,omitempty"`    // what the usage cost to serve; none: it is not known
 	Draws      []DrawDocument    `json:"draws"`
 	GivenBack  string            `json:"given_back,omitempty"` // credits returned, when the usage makes earlier usage of its period cheaper by more than it costs
 	Returns    []DrawDocument    `json:"returns,omitempty"`    // the grants that they went to, left being what those have then
@@ -42,6 +43,7 @@ type QuoteDocument struct {
 	QuotedAt   Instant           `json:"quoted_at"`
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	ChargeDocument
+	Cost      *CostDocument   `json:"cost,omitempty"` // as in a receipt
 	DrawOrder int             `json:"draw_order"`
 	Maximum   *ChargeDocument `json:"maximum,omitempty"` // at the maximum quantities; partial when there is not enough for them
 }

@@ -222,6 +222,10 @@ func (s *Service) prepare(op Operation) (*job, error) {
 		if o.Maximum != nil && len(o.Maximum) != len(o.Usage) {
 			return nil, credit.Errorf(credit.InvalidRequest, "The maximum has as many lines as the usage.")
 		}
+	case *ChargeQuarantined:
+		if err := s.checkConsume(&o.Consume); err != nil {
+			return nil, err
+		}
 	case *CreateWallet:
 		if _, err := s.Unit(o.Wallet.Unit); err != nil {
 			return nil, err
@@ -300,14 +304,17 @@ func reads(op Operation) bool {
 }
 
 func (s *Service) checkConsume(o *Consume) error {
-	if o.Amount < 0 || o.Amount > credit.MaxAmount || (o.Amount > 0) == (len(o.Usage) > 0) {
-		return credit.Errorf(credit.InvalidAmount, "A consumption has either a positive amount or a usage.")
+	if o.Response != nil && o.Amount == 0 && len(o.Usage) == 0 {
+		return nil
+	}
+	if o.Amount < 0 || o.Amount > credit.MaxAmount || (o.Amount > 0) == (len(o.Usage) > 0) || o.Response != nil {
+		return credit.Errorf(credit.InvalidAmount, "A consumption has either a positive amount, or a usage, or a response.")
 	}
 	if o.Amount > 0 {
 		_, err := s.Unit(o.Unit)
 		return err
 	}
-	return nil
+	return checkCosts(o.Usage)
 }
 
 func (s *Service) cacheAnswers() bool { return s.cache != nil && s.cache.breaker.closed() }
@@ -353,6 +360,8 @@ func RequestDigest(parts ...string) [16]byte {
 type rules struct {
 	book  *rating.Book
 	rates *fx.Table
+
+	catalogues []db.CatalogueVersion // of compute costs, in the order in which they come into force
 }
 
 // Books returns the rate cards as last read.
@@ -362,7 +371,7 @@ func (s *Service) Books() *rating.Book { return s.rules.Load().book }
 // has.
 func (s *Service) Rates() *fx.Table { return s.rules.Load().rates }
 
-// ReloadBook reads the rate cards and exchange rates again.
+// ReloadBook reads the rate cards, exchange rates and catalogues of compute costs again.
 func (s *Service) ReloadBook(ctx context.Context) error {
 	oldest := s.cfg.Now().Add(-MaxAge).AddDate(0, 0, -s.cfg.FX.MaxAgeDays-1)
 	c, err := s.store.Configuration(ctx, oldest)
@@ -380,7 +389,7 @@ func (s *Service) ReloadBook(ctx context.Context) error {
 	if err := s.readUnits(ctx); err != nil { // those of new cards must be known before a decision needs them
 		return err
 	}
-	s.rules.Store(&rules{book, rates})
+	s.rules.Store(&rules{book, rates, c.Catalogues})
 	return nil
 }
 

@@ -24,6 +24,8 @@ const (
 	AssignmentNotFound  Code = "assignment_not_found"
 	UnitNotFound        Code = "unit_not_found"
 	EntityNotFound      Code = "entity_not_found"
+	CatalogueNotFound   Code = "catalogue_not_found" // of compute costs
+	QuarantineNotFound  Code = "quarantine_not_found"
 	AlreadyExists       Code = "already_exists"
 	InsufficientCredits Code = "insufficient_credits"
 	NotEntitled         Code = "not_entitled" // credits are there, but none of them may serve this
@@ -32,9 +34,11 @@ const (
 	UnknownProvider     Code = "unknown_provider"
 	UnknownFlavour      Code = "unknown_flavour" // of a provider's response
 	UnknownModel        Code = "unknown_model"
-	NoUsage             Code = "no_usage"         // a provider's response does not say what was used
-	InvalidUsage        Code = "invalid_usage"    // what it says cannot be
-	RequestMismatch     Code = "request_mismatch" // the idempotency key was used for another request
+	NoUsage             Code = "no_usage"           // a provider's response does not say what was used
+	InvalidUsage        Code = "invalid_usage"      // what it says cannot be
+	DimensionConflict   Code = "dimension_conflict" // the caller's dimensions contradict a provider's response
+	QuarantineState     Code = "quarantine_state"   // quarantined usage was charged or discarded before
+	RequestMismatch     Code = "request_mismatch"   // the idempotency key was used for another request
 	TooOld              Code = "too_old"
 	InFuture            Code = "in_future"
 	GrantExpired        Code = "grant_expired"

@@ -27,6 +27,8 @@ type (
 	holdKind     struct{}
 	eventKind    struct{}
 	endpointKind struct{}
+	costsKind    struct{}
+	keptKind     struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -42,6 +44,8 @@ func (assignKind) prefix() string   { return "asg" }
 func (holdKind) prefix() string     { return "hld" }
 func (eventKind) prefix() string    { return "evt" }
 func (endpointKind) prefix() string { return "whk" }
+func (costsKind) prefix() string    { return "cdr" }
+func (keptKind) prefix() string     { return "qtn" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -58,6 +62,8 @@ type (
 	HoldID       = ID[holdKind]
 	EventID      = ID[eventKind]
 	EndpointID   = ID[endpointKind] // of a webhook
+	CostDraftID  = ID[costsKind]    // of a draft of a cost catalogue
+	QuarantineID = ID[keptKind]     // of usage that could not be priced
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

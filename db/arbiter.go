@@ -130,12 +130,13 @@ type Digest = [16]byte
 
 // LockRequest names what a batch needs.
 type LockRequest struct {
-	Customers  []credit.CustomerID // ascending, each once: their rows are locked
-	SkipLocked bool                // pass over customers that another transaction has locked: they are missing in Heads then
-	Keys       []Digest            // idempotency keys to look up
-	Load       []credit.CustomerID // customers whose state is wanted
-	Grants     []credit.GrantID    // grants wanted though they are not open
-	Holds      []credit.HoldID     // holds wanted, with their grants
+	Customers   []credit.CustomerID   // ascending, each once: their rows are locked
+	SkipLocked  bool                  // pass over customers that another transaction has locked: they are missing in Heads then
+	Keys        []Digest              // idempotency keys to look up
+	Load        []credit.CustomerID   // customers whose state is wanted
+	Grants      []credit.GrantID      // grants wanted though they are not open
+	Holds       []credit.HoldID       // holds wanted, with their grants
+	Quarantined []credit.QuarantineID // usage wanted that could not be priced
 }
 
 // Locked is the committed state under the locks taken.
@@ -148,6 +149,14 @@ type Locked struct {
 	Customers     map[credit.CustomerID]*CustomerState
 	Grants        map[credit.GrantID]*credit.Grant // those of LockRequest.Grants that exist, and of the holds; Wallet has only its ID
 	Holds         map[credit.HoldID]*credit.Hold   // those of LockRequest.Holds that exist
+	Quarantined   map[credit.QuarantineID]QuarantinedState
+}
+
+// QuarantinedState is how quarantined usage stands.
+type QuarantinedState struct {
+	Customer credit.CustomerID
+	State    string // as in [QuarantinedRow]
+	Ver      int64
 }
 
 // Head is a customer's lock row.
@@ -196,6 +205,9 @@ func (l *Lane) Lock(ctx context.Context, r LockRequest) (*Locked, error) {
 		b.Queue(sqlc.ReadHolds, ids)
 		b.Queue(sqlc.ReadHoldLines, ids)
 		b.Queue(sqlc.ReadHoldGrants, ids)
+	}
+	if len(r.Quarantined) > 0 {
+		b.Queue(sqlc.ReadQuarantined, uuids(r.Quarantined))
 	}
 	out, err := l.readLocked(ctx, b, r)
 	if err != nil {
@@ -266,6 +278,20 @@ func (l *Lane) readLocked(ctx context.Context, b *pgx.Batch, r LockRequest) (_ *
 		if out.Holds, err = readHolds(res); err == nil {
 			err = out.readGrants(res)
 		}
+	}
+	if err == nil && len(r.Quarantined) > 0 {
+		out.Quarantined = make(map[credit.QuarantineID]QuarantinedState, len(r.Quarantined))
+		err = each(res, func(rows pgx.Rows) error {
+			var id, customer pgtype.UUID
+			var ver pgtype.Int8
+			var q QuarantinedState
+			if err := rows.Scan(&id, &customer, &q.State, &ver); err != nil {
+				return err
+			}
+			q.Customer, q.Ver = customer.Bytes, ver.Int64
+			out.Quarantined[id.Bytes] = q
+			return nil
+		})
 	}
 	return out, err
 }
@@ -520,6 +546,8 @@ type Changes struct {
 	Outbox         []OutboxRow
 	Events         []EventRow
 	Heads          []HeadRow
+	Quarantined    []QuarantinedRow // to be kept
+	Retried        []RetriedRow     // kept ones that were tried again
 }
 
 type (
@@ -596,6 +624,17 @@ type (
 		Basis, TaxBasis int64 // minor units of the entity's currency
 		Reason, Status  string
 		At              time.Time
+	}
+	// RetriedRow is what became of quarantined usage: with Ver that operation charged it, and is the answer to its key from then on.
+	RetriedRow struct {
+		ID     credit.QuarantineID
+		Digest Digest // of its key
+		Ver    int64
+		Status int16 // of the key
+		At     time.Time
+		By     int32
+		Code   credit.Code // without Ver: why it could not be charged
+		Detail string
 	}
 	// OutboxRow is one row of the outbox. Payload is JSON.
 	OutboxRow struct{ Topic, Subject, Payload string }

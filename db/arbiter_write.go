@@ -60,8 +60,27 @@ func (c *Changes) queue(b *pgx.Batch) error {
 		b.Queue(sqlc.EndAssignment, timeOf(a.To), uuidOf(a.ID))
 	}
 	c.queueEvents(b)
+	c.queueQuarantined(b)
 	c.queueHeads(b)
 	return nil
+}
+
+func (c *Changes) queueQuarantined(b *pgx.Batch) {
+	for i := range c.Quarantined {
+		q := &c.Quarantined[i]
+		digest := keyDigest(q.Key)
+		b.Queue(sqlc.AddQuarantined, uuidOf(q.ID), uuidOf(q.Customer), pgtype.UUID{Bytes: digest, Valid: true}, q.Key, q.Actor,
+			pgtype.UUID{Bytes: q.RequestID, Valid: true}, q.Body, q.ServiceAt, q.At, string(q.Code), q.Detail)
+	}
+	for i := range c.Retried {
+		r := &c.Retried[i]
+		if r.Ver == 0 {
+			b.Queue(sqlc.TryQuarantined, string(r.Code), r.Detail, uuidOf(r.ID))
+			continue
+		}
+		b.Queue(sqlc.ChargeQuarantined, r.Ver, r.At, r.By, uuidOf(r.ID))
+		b.Queue(sqlc.AnswerKey, r.Status, r.Ver, pgtype.UUID{Bytes: r.Digest, Valid: true})
+	}
 }
 
 func (c *Changes) queueKeys(b *pgx.Batch) {

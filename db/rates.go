@@ -23,10 +23,13 @@ type Configuration struct {
 	Cards []rating.CardVersions
 	// Quotes are the exchange rates of the days asked for, each in its newest version.
 	Quotes []fx.Quote
+	// Catalogues are those of compute costs that may price events of the time asked for, in the order in which they come into force.
+	Catalogues []CatalogueVersion
 }
 
-// Configuration reads all published rate cards without what was withdrawn, and the exchange rates of a day or later, all as of one moment.
-func (s *Store) Configuration(ctx context.Context, ratesSince time.Time) (c Configuration, err error) {
+// Configuration reads all published rate cards without what was withdrawn, and the exchange rates and catalogues of compute costs of a day or later,
+// all as of one moment.
+func (s *Store) Configuration(ctx context.Context, since time.Time) (c Configuration, err error) {
 	err = pgx.BeginTxFunc(ctx, s.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		q := sqlc.New(tx)
 		if c.Ver, err = q.ConfigurationVersion(ctx); err != nil {
@@ -35,7 +38,7 @@ func (s *Store) Configuration(ctx context.Context, ratesSince time.Time) (c Conf
 		if c.Cards, err = s.documents.readCards(ctx, q); err != nil {
 			return err
 		}
-		rates, err := q.FXRatesSince(ctx, onDate(ratesSince))
+		rates, err := q.FXRatesSince(ctx, onDate(since))
 		if err != nil {
 			return err
 		}
@@ -43,7 +46,8 @@ func (s *Store) Configuration(ctx context.Context, ratesSince time.Time) (c Conf
 		for i, r := range rates {
 			c.Quotes[i] = fx.Quote{On: r.OnDate.Time, From: r.FromCurrency, To: r.ToCurrency, Rate: r.Rate, Source: r.Source, No: r.No}
 		}
-		return nil
+		c.Catalogues, err = s.catalogues.read(ctx, q, since)
+		return err
 	})
 	if err != nil {
 		return Configuration{}, fmt.Errorf("read configuration: %w", err)

@@ -25,6 +25,8 @@ type Store struct {
 	Pool      *pgxpool.Pool
 	q         *sqlc.Queries
 	documents documents
+
+	catalogues catalogues
 }
 
 // Role is the role that every connection of the running product assumes: it may add to the ledger and cannot change it.
@@ -130,6 +132,7 @@ var refusals = map[string]*credit.Error{
 	"customers_rate_card_id_fkey": credit.Errorf(credit.RateCardNotFound, "There is no such rate card."),
 	"members_customer_id_fkey":    credit.Errorf(credit.CustomerNotFound, "There is no such customer."),
 	"assignment_overlaps":         errOverlap,
+	"quarantined_once":            credit.Errorf(credit.AlreadyExists, "Usage of this idempotency key is in quarantine."),
 	"withdrawn_once":              credit.Errorf(credit.AlreadyExists, "The version was withdrawn before."),
 }
 

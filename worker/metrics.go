@@ -14,6 +14,7 @@ type metrics struct {
 	expiryLag                            prometheus.Histogram
 	performed, failures                  *prometheus.CounterVec
 	waiting, oldest                      *prometheus.GaugeVec
+	quarantined, quarantinedOldest       prometheus.Gauge
 
 	attempts                                                          *prometheus.CounterVec
 	deliveryLag                                                       prometheus.Histogram
@@ -38,10 +39,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Namespace: namespace, Subsystem: subsystem, Name: "expiry_lag_seconds", Help: "From a grant's expiry to when the sweep had booked it.",
 			Buckets: []float64{0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 3600},
 		}),
-		performed: prometheus.NewCounterVec(counter("outbox_performed_total", "Outbox items done."), []string{"topic"}),
-		failures:  prometheus.NewCounterVec(counter("failures_total", "Passes of a loop that failed."), []string{"loop"}),
-		waiting:   prometheus.NewGaugeVec(gauge("outbox_waiting", "Outbox items that wait."), []string{"topic"}),
-		oldest:    prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
+		performed:         prometheus.NewCounterVec(counter("outbox_performed_total", "Outbox items done."), []string{"topic"}),
+		failures:          prometheus.NewCounterVec(counter("failures_total", "Passes of a loop that failed."), []string{"loop"}),
+		waiting:           prometheus.NewGaugeVec(gauge("outbox_waiting", "Outbox items that wait."), []string{"topic"}),
+		quarantined:       prometheus.NewGauge(gauge("quarantine_waiting", "Consumptions that wait until they can be priced.")),
+		quarantinedOldest: prometheus.NewGauge(gauge("quarantine_oldest_seconds", "Age of the oldest consumption that waits until it can be priced.")),
+		oldest:            prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
 	}
 	m.attempts = prometheus.NewCounterVec(counter("webhook_attempts_total", "Attempts of webhook deliveries."), []string{"outcome"})
 	m.deliveryLag = prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -54,7 +57,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.eventsWaiting = prometheus.NewGauge(gauge("webhook_events_waiting", "Events for which no deliveries were made yet."))
 	m.endpointsDisabled = prometheus.NewGauge(gauge("webhook_endpoints_disabled", "Webhook endpoints disabled because they do not take deliveries."))
 	if r != nil {
-		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest, m.attempts, m.deliveryLag,
+		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest, m.quarantined, m.quarantinedOldest, m.attempts, m.deliveryLag,
 			m.deliveriesForgotten, m.webhooksWaiting, m.webhooksOldest, m.eventsWaiting, m.endpointsDisabled)
 	}
 	return m

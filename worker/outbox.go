@@ -220,3 +220,17 @@ func (w *worker) measureOutbox(ctx context.Context) (bool, error) {
 	}
 	return false, nil
 }
+
+// measureQuarantine publishes how much usage waits until it can be priced, and for how long the oldest has.
+func (w *worker) measureQuarantine(ctx context.Context) (bool, error) {
+	waiting, oldest, err := w.store.CountQuarantined(ctx)
+	if err != nil {
+		return false, err
+	}
+	w.metrics.quarantined.Set(float64(waiting))
+	w.metrics.quarantinedOldest.Set(0)
+	if waiting > 0 {
+		w.metrics.quarantinedOldest.Set(time.Since(oldest).Seconds())
+	}
+	return false, nil
+}

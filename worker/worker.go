@@ -72,6 +72,7 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "deliver webhooks", 250*time.Millisecond, w.webhooks.take) })
 	running.Go(func() { w.repeat(ctx, "forget webhook deliveries", 10*time.Minute, w.forgetDeliveries) })
 	running.Go(func() { w.repeat(ctx, "measure webhooks", 5*time.Second, w.measureWebhooks) })
+	running.Go(func() { w.repeat(ctx, "measure the quarantine", 5*time.Second, w.measureQuarantine) })
 	running.Go(func() {
 		for ctx.Err() == nil {
 			w.serveTemporal(ctx)

@@ -234,7 +234,7 @@ func (e *extractor) extract(x *Extraction, r *Response, top members, reads []int
 	var room [64]node
 	d, err := doc(room[:0]).parseValid(whole)
 	if err != nil {
-		return nil, credit.Invalid(e.at(nil), "The usage cannot be read: %v.", err)
+		return nil, credit.Invalid(e.at(r, nil), "The usage cannot be read: %v.", err)
 	}
 	if d[0].kind != '{' {
 		return nil, e.noUsage("has no object at %s", e.root)
@@ -246,14 +246,14 @@ func (e *extractor) extract(x *Extraction, r *Response, top members, reads []int
 		sum.follow(m.path, 0)
 		switch reads = sum.reads; {
 		case sum.reason != "":
-			return nil, invalidUsage(e.at(m.path), "%s", sum.reason)
+			return nil, invalidUsage(e.at(r, m.path), "%s", sum.reason)
 		case !sum.found && m.required:
 			return nil, e.noUsage("has no %s at %s", m.path, e.root)
 		case !sum.found:
 			continue
 		}
 		if u.counts[m.unit] += sum.n; u.counts[m.unit] > maxCount {
-			return nil, invalidUsage(e.at(m.path), "With this, there are more %s than any request can use.", m.unit)
+			return nil, invalidUsage(e.at(r, m.path), "With this, there are more %s than any request can use.", m.unit)
 		}
 		u.reported.add(m.unit)
 	}
@@ -290,10 +290,13 @@ func invalidUsage(pointer, format string, args ...any) error {
 	return e
 }
 
-// at returns the pointer into a response to where p leads from the root, as far as that can be said.
-func (e *extractor) at(p path) string {
+// at returns the pointer into what was given, the body of a response or its usage, to where p leads from the root, as far as that can be said.
+func (e *extractor) at(r *Response, p path) string {
 	var out pointer
-	for _, s := range append(slices.Clone(e.root), p...) {
+	if len(r.Usage) == 0 {
+		p = append(slices.Clone(e.root), p...)
+	}
+	for _, s := range p {
 		if s.match != nil {
 			break
 		}

@@ -32,11 +32,13 @@ type Metered struct {
 	// a meter named for what it is (characters, seconds, searches, tool_calls, …) with the dimension unit.
 	Lines    []rating.Line
 	Unpriced []Unit // used, but neither priced by the catalogue nor part of a unit that is: not in the lines
+	// Cost is what Cost says of the whole, in Currency, unrounded.
+	Cost decimal.Decimal
 }
 
 // Lines divides what was used into lines that do not overlap, as fine as the provider reports and the numbers allow: input without
 // what was cached or heard, output without reasoning. Priced on a [Catalogue.RateCard] without markup they cost what [Catalogue.Cost]
-// says for the same instant.
+// says for the same instant. Each line has its part of that cost, rounded to CostPlaces where it has more.
 //
 // meter is that of tokens; "" is [DefaultMeter]. What is text is not divided from the rest unless it has a price: it is the rest. A unit
 // that is reported and cannot be divided from one around it, because the report does not say how they overlap, stays a part of that.
@@ -82,15 +84,23 @@ func (c *Catalogue) Lines(x Extraction, at time.Time, meter string) (Metered, er
 	if service != "" {
 		out.Dims[dimService] = service
 	}
+	var total sum
 	for unit := range set.all {
 		if left[unit] == 0 {
 			continue
 		}
 		name, dim, value := unit.meter(meter)
-		out.Lines = append(out.Lines, rating.Line{
-			Meter: name, Quantity: decimal.New(left[unit], -unit.places()), Dims: credit.Dimensions{dim: value},
-		})
+		l := rating.Line{Meter: name, Quantity: decimal.New(left[unit], -unit.places()), Dims: credit.Dimensions{dim: value}}
+		price, _ := s.prices[s.nearest[unit]].at(u.counts[InputTokens])
+		var cost sum
+		cost.add(l.Quantity.Mul(price), units[s.order[s.nearest[unit]]].per)
+		total.plus(cost)
+		if l.Cost = (rating.ComputeCost{Amount: cost.decimal(), Currency: Currency}); l.Cost.Amount.Exponent() < -CostPlaces {
+			l.Cost.Amount = l.Cost.Amount.RoundBank(CostPlaces)
+		}
+		out.Lines = append(out.Lines, l)
 	}
+	out.Cost = total.decimal()
 	return out, nil
 }
 

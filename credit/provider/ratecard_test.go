@@ -158,6 +158,13 @@ func TestLinesCostWhatCostSays(t *testing.T) {
 				if err != nil {
 					rt.Fatal(err)
 				}
+				parts := decimal.Zero
+				for _, l := range lines.Lines {
+					parts = parts.Add(l.Cost.Amount)
+				}
+				if !lines.Cost.Equal(cost.Total) || parts.Sub(cost.Total).Abs().GreaterThan(decimal.New(int64(len(lines.Lines)+1), -CostPlaces)) {
+					rt.Fatalf("%s of %s: the lines cost %s, together %s, not %s", u, m.id, parts, lines.Cost, cost.Total)
+				}
 				marked, err := priceAll(bDear, idDear, lines, at)
 				want := cost.Total.Mul(d("1.175"))
 				if err != nil || marked.Mul(d("0.03")).Sub(want).Abs().GreaterThan(decimal.New(1, -20)) {

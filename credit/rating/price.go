@@ -24,7 +24,7 @@ type Line struct {
 
 // ComputeCost is what it cost to serve a line, in money.
 type ComputeCost struct {
-	Amount   decimal.Decimal // in major units, within the bounds of a quantity
+	Amount   decimal.Decimal // in major units, 0 or more, at most 20 digits before and 24 after the point
 	Currency string          // ISO 4217; "": not known
 }
 
@@ -291,12 +291,11 @@ func (p *pricing) computeCost(d *Document, r *compiledRate, i int, line *PricedL
 	if _, err := credit.CurrencyPlaces(in.Currency); err != nil {
 		return number{}, false, credit.Invalid(at, "%s", detailOf(err))
 	}
-	amount, fault := checkQuantity(in.Amount)
-	if fault != "" {
-		return number{}, false, credit.Invalid(at, "Of a compute cost: %s", fault)
+	if fault := checkCost(in.Amount); fault != "" {
+		return number{}, false, credit.Invalid(at, "%s", fault)
 	}
-	cost, err := p.credits(d, numberOf(amount).times(&r.curve.unit), in.Currency, p.usage.At, line)
-	return cost, !amount.IsZero(), err
+	cost, err := p.credits(d, numberOf(in.Amount).times(&r.curve.unit), in.Currency, p.usage.At, line)
+	return cost, !in.Amount.IsZero(), err
 }
 
 func (p *pricing) key(c *card, v *Version, r *compiledRate) CounterKey {
@@ -575,17 +574,33 @@ func (p *pricing) settle(total credit.Amount, scale int) (_ credit.Amount, ok bo
 
 // checkQuantity returns q, with an exponent that can be computed with, or why it is refused.
 func checkQuantity(q decimal.Decimal) (_ decimal.Decimal, fault string) {
+	q, fault = checkPlaces(q, maxDecimalPlaces)
+	if fault != "" {
+		return q, "A quantity " + fault
+	}
+	return q, ""
+}
+
+// checkCost returns why an amount of money cannot be what a line cost to serve, or nothing.
+func checkCost(amount decimal.Decimal) (fault string) {
+	if _, fault = checkPlaces(amount, CostPlaces); fault != "" {
+		return "A compute cost " + fault
+	}
+	return ""
+}
+
+func checkPlaces(q decimal.Decimal, places int32) (_ decimal.Decimal, fault string) {
 	switch q.Sign() {
 	case -1:
-		return q, "A quantity must not be negative."
+		return q, "must not be negative."
 	case 0:
 		return decimal.Zero, ""
 	}
-	if q.Exponent() < -maxDecimalPlaces {
+	if q.Exponent() < -places {
 		q = q.Normalize()
 	}
-	if int64(q.NumDigits())+int64(q.Exponent()) > maxDecimalWhole || q.Exponent() < -maxDecimalPlaces {
-		return q, fmt.Sprintf("A quantity has at most %d digits before and %d after the point.", maxDecimalWhole, maxDecimalPlaces)
+	if int64(q.NumDigits())+int64(q.Exponent()) > maxDecimalWhole || q.Exponent() < -places {
+		return q, fmt.Sprintf("has at most %d digits before and %d after the point.", maxDecimalWhole, places)
 	}
 	return q, ""
 }

@@ -141,6 +141,27 @@ type Configuration struct {
 	Ver     int64
 }
 
+type CostCatalogue struct {
+	Number      int32
+	Format      string
+	Note        string
+	Document    string
+	Sha256      []byte
+	EffectiveAt pgtype.Timestamptz
+	PublishedAt pgtype.Timestamptz
+	PublishedBy string
+}
+
+type CostCatalogueDraft struct {
+	ID        pgtype.UUID
+	Format    string
+	Note      string
+	Document  string
+	Sha256    []byte
+	CreatedAt pgtype.Timestamptz
+	CreatedBy string
+}
+
 type Customer struct {
 	ID         pgtype.UUID
 	Entity     string
@@ -371,6 +392,26 @@ type Posting struct {
 	Units          pgtype.Int8
 	Product        pgtype.Text
 	Model          pgtype.Text
+}
+
+type QuarantinedUsage struct {
+	ID         pgtype.UUID
+	CustomerID pgtype.UUID
+	Digest     pgtype.UUID
+	Key        string
+	Actor      int32
+	RequestID  pgtype.UUID
+	Body       string
+	ServiceAt  pgtype.Timestamptz
+	At         pgtype.Timestamptz
+	Code       string
+	Detail     string
+	Tries      int32
+	State      string
+	Ver        pgtype.Int8
+	DecidedAt  pgtype.Timestamptz
+	DecidedBy  pgtype.Int4
+	Reason     pgtype.Text
 }
 
 type RateCard struct {
