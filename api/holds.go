@@ -46,6 +46,9 @@ func (s *Server) createHold(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if op.Response != nil {
+		return credit.Invalid("/response", "What is not known yet is held as an amount or a usage.")
+	}
 	op.Request = balance.RequestDigest("hold", string(op.Request[:]), strconv.Itoa(in.expiresIn))
 	return c.do(ctx, http.StatusCreated, &balance.Hold{Consume: *op, Hold: credit.NewID[credit.HoldID](), For: time.Duration(in.expiresIn) * time.Second})
 }
