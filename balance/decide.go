@@ -31,7 +31,7 @@ type customer struct {
 	missing  []rating.CounterKey              // asked for, and not known
 	holds    map[credit.HoldID]*credit.Hold   // those that operations of the batch name or made
 	held     map[credit.HoldID]bool           // those of them that are to be written
-	drawn    map[string][]credit.GrantID      // by unit: what was drawn from, the last first; no unit: not read
+	drawn    map[string][]credit.GrantID      // by unit: what was drawn from before the batch, the last first; no unit: not read
 }
 
 // touch is what a batch does to one grant.
