@@ -277,6 +277,7 @@ func (d *decision) expireReturned(g *credit.Grant, amount credit.Amount) {
 // reopen lets a depleted grant serve again.
 func (c *customer) reopen(g *credit.Grant) {
 	g.Status = credit.StatusOpen
+	g.Wallet = c.wallets[g.Wallet.ID] // which may have changed since the grant was open
 	if !slices.Contains(c.grants, g) {
 		c.ownGrants()
 		c.grants = append(c.grants, g)

@@ -62,3 +62,24 @@ func TestGivenBackToWhatTheBatchHasDrawn(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A grant that serves again after its wallet was narrowed serves only what the wallet still allows.
+func TestAReopenedGrantGoesByItsWallet(t *testing.T) {
+	w := balancetest.New(t, noCache)
+	w.PublishDocument(t, w.NewCard(t, "volume", true), twoVolumes, time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 30*one)
+	narrow := credit.Scope{"product": {"chat"}}
+	results := inOneBatch(t, w, c, images(w, c, 10, time.Time{}),
+		&balance.UpdateWallet{Header: balance.Header{Customer: c, Key: w.Key()}, Wallet: wallet, Scope: &narrow},
+		images(w, c, 1, time.Time{}), w.Consume(c, one))
+	for _, r := range results[:3] {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if code := credit.CodeOf(results[3].Err); code != credit.NotEntitled {
+		t.Errorf("%s, %v", results[3].Answer.Body, results[3].Err)
+	}
+	mustVerify(t, w, c)
+}
