@@ -177,7 +177,7 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 		d.take(h, sel.Draws)
 	}
 	d.keep(h)
-	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "extend_hold", more, h.Unit, h.ServiceAt, h.MemberID, h.Dims
+	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "extend_hold", max(0, more), h.Unit, h.ServiceAt, h.MemberID, h.Dims
 	return jsonReceipt(d.describeHold(h, priced)), nil
 }
 

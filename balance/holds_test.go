@@ -266,3 +266,19 @@ func TestAHoldEndsOnce(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A usage that makes its period cheaper adds nothing to a hold.
+func TestAHoldIsNotExtendedByLessThanNothing(t *testing.T) {
+	w := balancetest.New(t)
+	w.PublishDocument(t, w.NewCard(t, "volume", true), byVolume, time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := &balance.Hold{Consume: *images(w, c, 1, time.Time{}), Hold: credit.NewID[credit.HoldID](), For: time.Minute}
+	w.Do(t, op)
+	w.Do(t, images(w, c, 10, time.Time{}))
+	d := held(t, w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Usage: []rating.Line{{Meter: "images", Quantity: decimal.New(1, 0)}}}))
+	if d.Held != "3" || d.Available != "67" {
+		t.Errorf("%+v", d)
+	}
+	mustVerify(t, w, c)
+}
