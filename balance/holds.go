@@ -231,7 +231,7 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 	if h.Status == credit.HoldExpired {
 		held = h.Amount - h.Captured - h.Extra // what the caller may think is held
 	}
-	if need > held && o.Over == CaptureReject {
+	if need > max(0, held) && o.Over == CaptureReject {
 		return nil, credit.Errorf(credit.CaptureExceedsHold, "%s %s are to be captured and %s are held.", need.Format(scale), h.Unit, max(0, held).Format(scale)).
 			With("required", need.Format(scale)).With("held", max(0, held).Format(scale))
 	}

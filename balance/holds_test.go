@@ -282,3 +282,23 @@ func TestAHoldIsNotExtendedByLessThanNothing(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A late capture that costs less than nothing exceeds nothing, whatever was captured beyond the hold before.
+func TestALateCaptureGivesBack(t *testing.T) {
+	w := balancetest.New(t)
+	w.PublishDocument(t, w.NewCard(t, "volume", true), byVolume, time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := &balance.Hold{Consume: *images(w, c, 1, time.Time{}), Hold: credit.NewID[credit.HoldID](), For: time.Second}
+	d := held(t, w.Do(t, op))
+	w.Do(t, images(w, c, 10, time.Time{}))
+	time.Sleep(time.Until(time.Time(d.ExpiresAt)) + time.Second)
+	w.Do(t, capture(w, c, op.Hold, 5*one, balance.CaptureIfAvailable))
+	late := capture(w, c, op.Hold, 0, balance.CaptureReject)
+	late.Usage = []rating.Line{{Meter: "images", Quantity: decimal.New(1, 0)}}
+	if d := held(t, w.Do(t, late)); d.GivenBack != "8" || d.Available != "73" {
+		t.Errorf("%+v", d)
+	}
+	w.Do(t, w.Consume(c, one))
+	mustVerify(t, w, c)
+}
