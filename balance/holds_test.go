@@ -302,3 +302,18 @@ func TestALateCaptureGivesBack(t *testing.T) {
 	w.Do(t, w.Consume(c, one))
 	mustVerify(t, w, c)
 }
+
+// A capture that was refused stays refused under its key: an attempt left behind cannot carry it out once the hold was extended.
+func TestARefusedCaptureStaysRefused(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := hold(w, c, 10*one, time.Minute)
+	w.Do(t, op)
+	more := capture(w, c, op.Hold, 15*one, balance.CaptureReject)
+	again := *more
+	refused(t, w, more, credit.CaptureExceedsHold)
+	w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Amount: 10 * one})
+	refused(t, w, &again, credit.CaptureExceedsHold)
+	mustVerify(t, w, c)
+}

@@ -648,7 +648,7 @@ func (b *batch) refuse(j *job, err error) result {
 // and the request repeated.
 var finalRefusals = map[credit.Code]bool{
 	credit.InsufficientCredits: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
-	credit.TooOld: true,
+	credit.TooOld: true, credit.CaptureExceedsHold: true,
 }
 
 func replay(known db.StoredAnswer, h *Header) result {
