@@ -215,7 +215,7 @@ func (o *Expire) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	switch {
-	case g.Status != credit.StatusOpen || g.Frozen:
+	case g.Status != credit.StatusOpen || g.Frozen, g.PastExpiry(d.c.at) && g.Available == 0: // what is held expires when its holds let go of it
 		return nil, stateRefusal(g, d.c.at, "expired")
 	case !g.PastExpiry(d.c.at):
 		return nil, credit.Errorf(credit.GrantNotExpired, "The grant does not expire before %s.", expiryText(g))

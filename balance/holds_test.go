@@ -16,6 +16,7 @@ import (
 	"github.com/tallystick/tallystick/balance/balancetest"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/rating"
+	"github.com/tallystick/tallystick/db"
 )
 
 func hold(w *balancetest.World, c credit.CustomerID, amount credit.Amount, d time.Duration) *balance.Hold {
@@ -315,5 +316,26 @@ func TestARefusedCaptureStaysRefused(t *testing.T) {
 	refused(t, w, more, credit.CaptureExceedsHold)
 	w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Amount: 10 * one})
 	refused(t, w, &again, credit.CaptureExceedsHold)
+	mustVerify(t, w, c)
+}
+
+// While a hold keeps the last credits of an expired grant there is nothing to expire.
+func TestAHeldGrantExpiresOnce(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	soon := time.Now().Add(1200 * time.Millisecond)
+	g := w.Grant(t, c, wallet, 100*one, func(o *balance.CreateGrant) { o.Grant.ExpiresAt = soon })
+	op := hold(w, c, 60*one, time.Minute)
+	w.Do(t, op)
+	time.Sleep(time.Until(soon) + 50*time.Millisecond)
+	w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
+	refused(t, w, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g}, credit.GrantState)
+	if due, err := w.Store.DueGrants(context.Background(), db.DueGrant{}, 10); err != nil || len(due) != 0 {
+		t.Errorf("%+v, %v", due, err)
+	}
+	w.Do(t, release(w, c, op.Hold))
+	if v := w.View(t, g); v.Expired != 100*one || v.Status != credit.StatusExpired {
+		t.Errorf("%+v", v)
+	}
 	mustVerify(t, w, c)
 }
