@@ -339,3 +339,23 @@ func TestAHeldGrantExpiresOnce(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A hold that was extended out of the same grant lets go of both parts after the grant's expiry: one breakage in the books.
+func TestAnExtendedHoldOutlivesItsGrantsExpiry(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	soon := time.Now().Add(1500 * time.Millisecond)
+	g := w.Grant(t, c, wallet, 100*one, func(o *balance.CreateGrant) {
+		o.Grant.ExpiresAt, o.Grant.Type, o.Grant.Price = soon, credit.Purchased, credit.Money{Minor: 1000, Currency: "USD"}
+	})
+	op := hold(w, c, 30*one, time.Minute)
+	w.Do(t, op)
+	w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Amount: 20 * one})
+	time.Sleep(time.Until(soon) + 50*time.Millisecond)
+	w.Do(t, release(w, c, op.Hold))
+	w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
+	if v := w.View(t, g); v.Expired != 100*one || v.Status != credit.StatusExpired {
+		t.Errorf("%+v", v)
+	}
+	mustVerify(t, w, c)
+}
