@@ -63,7 +63,8 @@ func (c *customer) remembered() counters {
 // want is a decision that cannot be made before more of the customer has been read. Nothing was changed.
 type want struct {
 	counters []rating.CounterKey
-	drawn    string // a unit: the grants that something of it was drawn from
+	drawn    string         // a unit: the grants that something of it was drawn from
+	refunded credit.GrantID // what was refunded of a grant
 }
 
 func (*want) Error() string { return "more of the customer must be read first" }
@@ -139,7 +140,15 @@ func (b *batch) fetch(ctx context.Context, c *customer, w *want) error {
 	if w.drawn != "" {
 		return b.fetchDrawn(ctx, c, w.drawn)
 	}
-	return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})
+	if w.refunded.IsZero() {
+		return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})
+	}
+	r, err := b.lane.conn.Refunded(ctx, w.refunded)
+	if c.refunded == nil {
+		c.refunded = make(map[credit.GrantID]db.Refunded)
+	}
+	c.refunded[w.refunded] = r
+	return err
 }
 
 func (b *batch) fetchCounters(ctx context.Context, asked map[credit.CustomerID]*want) error {

@@ -251,7 +251,11 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	owed, err := Owed(g, units, o.FXRate, d.c.base.currency)
+	refunded, err := d.refunded(g)
+	if err != nil {
+		return nil, err
+	}
+	owed, err := Owed(g, units, refunded, o.FXRate, d.c.base.currency)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +304,11 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 		return nil, stateRefusal(g, d.c.at, "voided")
 	}
 	left := g.Available
-	owed, err := Owed(g, left, g.FXRate, d.c.base.currency)
+	refunded, err := d.refunded(g)
+	if err != nil {
+		return nil, err
+	}
+	owed, err := Owed(g, left, refunded, g.FXRate, d.c.base.currency)
 	if err != nil {
 		return nil, err
 	}
