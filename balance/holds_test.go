@@ -359,3 +359,21 @@ func TestAnExtendedHoldOutlivesItsGrantsExpiry(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// Whoever publishes a card keeps nobody from using it.
+func TestAHoldDoesNotWaitForAPublication(t *testing.T) {
+	w := balancetest.New(t)
+	card := w.Card(t, "standard", true, "2", time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := &balance.Hold{Consume: *images(w, c, 15, time.Time{}), Hold: credit.NewID[credit.HoldID](), For: time.Minute}
+	_, _, err := w.Store.Change(context.Background(), db.Audited{Action: "test", RequestID: credit.NewID[credit.RequestID]()},
+		func(ctx context.Context, k *db.Catalog) (db.Outcome, error) {
+			_, err := k.PublishRateCard(ctx, card, db.RateCardVersionRow{Document: []byte(byVolume), PublishedBy: "test"})
+			w.Do(t, op) // before the publication is committed
+			return db.Outcome{Status: 200, Answer: []byte("{}")}, err
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
