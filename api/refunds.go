@@ -76,7 +76,11 @@ func (s *Server) refundable(ctx context.Context, c *call) error {
 	if err != nil {
 		return c.document(balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: "0", Refundable: "0"})
 	}
-	owed, err := balance.Owed(&g.Grant, units, decimal.Decimal{}, g.Currency)
+	refunded, err := s.store.Refunded(ctx, g.ID)
+	if err != nil {
+		return err
+	}
+	owed, err := balance.Owed(&g.Grant, units, refunded, decimal.Decimal{}, g.Currency)
 	if err != nil {
 		return err
 	}
@@ -101,7 +105,11 @@ func (s *Server) previewRefund(ctx context.Context, c *call) error {
 	if units, err = balance.Refundable(&g.Grant, units, g.Scale, g.ReadAt); err != nil {
 		return err
 	}
-	owed, err := balance.Owed(&g.Grant, units, in.fx, g.Currency)
+	refunded, err := s.store.Refunded(ctx, g.ID)
+	if err != nil {
+		return err
+	}
+	owed, err := balance.Owed(&g.Grant, units, refunded, in.fx, g.Currency)
 	if err != nil {
 		return err
 	}

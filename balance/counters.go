@@ -63,7 +63,8 @@ func (c *customer) remembered() counters {
 // want is a decision that cannot be made before more of the customer has been read. Nothing was changed.
 type want struct {
 	counters []rating.CounterKey
-	drawn    string // a unit: the grants that something of it was drawn from
+	drawn    string         // a unit: the grants that something of it was drawn from
+	refunded credit.GrantID // what was refunded of a grant
 }
 
 func (*want) Error() string { return "more of the customer must be read first" }
@@ -139,7 +140,15 @@ func (b *batch) fetch(ctx context.Context, c *customer, w *want) error {
 	if w.drawn != "" {
 		return b.fetchDrawn(ctx, c, w.drawn)
 	}
-	return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})
+	if w.refunded.IsZero() {
+		return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})
+	}
+	r, err := b.lane.conn.Refunded(ctx, w.refunded)
+	if c.refunded == nil {
+		c.refunded = make(map[credit.GrantID]db.Refunded)
+	}
+	c.refunded[w.refunded] = r
+	return err
 }
 
 func (b *batch) fetchCounters(ctx context.Context, asked map[credit.CustomerID]*want) error {
@@ -177,19 +186,13 @@ func (b *batch) fetchCounters(ctx context.Context, asked map[credit.CustomerID]*
 	return nil
 }
 
-// fetchDrawn reads the customer's grants of a unit that something is consumed of, the one drawn last first.
+// fetchDrawn reads the customer's grants of a unit that something is consumed of, the one drawn last first, as committed.
 func (b *batch) fetchDrawn(ctx context.Context, c *customer, unit string) error {
 	grants, err := b.lane.conn.Drawn(ctx, c.id, unit)
 	if err != nil {
 		return err
 	}
-	var order []credit.GrantID
-	for i := len(b.changes.Movements) - 1; i >= 0; i-- { // what this batch has drawn is not written yet
-		m := &b.changes.Movements[i]
-		if t := c.touched[m.Grant]; t != nil && m.Credit == "consumed" && t.now.Wallet.Unit == unit {
-			order = append(order, m.Grant)
-		}
-	}
+	order := make([]credit.GrantID, 0, len(grants))
 	for _, g := range grants {
 		g.Wallet = c.wallets[g.Wallet.ID]
 		order = append(order, g.ID)
@@ -200,17 +203,30 @@ func (b *batch) fetchDrawn(ctx context.Context, c *customer, unit string) error 
 			c.others[g.ID] = g
 		}
 	}
-	seen := make(map[credit.GrantID]bool, len(order))
-	order = slices.DeleteFunc(order, func(id credit.GrantID) bool {
-		was := seen[id]
-		seen[id] = true
-		return was
-	})
 	if c.drawn == nil {
 		c.drawn = make(map[string][]credit.GrantID)
 	}
 	c.drawn[unit] = order
 	return nil
+}
+
+// lastDrawn are the grants of a unit that something was drawn from, the last first: by this batch up to now, then as committed before it. What the
+// batch has drawn since the committed ones were read counts too.
+func (d *decision) lastDrawn(unit string, committed []credit.GrantID) []credit.GrantID {
+	var order []credit.GrantID
+	for i := len(d.changes.Movements) - 1; i >= 0; i-- {
+		m := &d.changes.Movements[i]
+		if t := d.c.touched[m.Grant]; t != nil && m.Credit == "consumed" && t.now.Wallet.Unit == unit {
+			order = append(order, m.Grant)
+		}
+	}
+	order = append(order, committed...)
+	seen := make(map[credit.GrantID]bool, len(order))
+	return slices.DeleteFunc(order, func(id credit.GrantID) bool {
+		was := seen[id]
+		seen[id] = true
+		return was
+	})
 }
 
 // serviceAt is when the service was given, at being the customer's time.
@@ -225,11 +241,11 @@ func (o *Consume) serviceAt(at time.Time) time.Time {
 // expired meanwhile is breakage at once. It returns what went to which grant, less than the amount only when less was ever drawn.
 func (d *decision) giveBack(unit string, amount credit.Amount) (returned []credit.Draw, err error) {
 	c := d.c
-	order, known := c.drawn[unit]
+	committed, known := c.drawn[unit]
 	if !known {
 		return nil, &want{drawn: unit}
 	}
-	for _, id := range order {
+	for _, id := range d.lastDrawn(unit, committed) {
 		g, err := c.find(id)
 		if err != nil {
 			return nil, err
@@ -271,6 +287,7 @@ func (d *decision) expireReturned(g *credit.Grant, amount credit.Amount) {
 // reopen lets a depleted grant serve again.
 func (c *customer) reopen(g *credit.Grant) {
 	g.Status = credit.StatusOpen
+	g.Wallet = c.wallets[g.Wallet.ID] // which may have changed since the grant was open
 	if !slices.Contains(c.grants, g) {
 		c.ownGrants()
 		c.grants = append(c.grants, g)

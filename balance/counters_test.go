@@ -292,3 +292,22 @@ func TestACardThatExtendsAnother(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// Refunds of a grant never come to more than its price, also when credits used before a refund are given back after it.
+func TestRefundsOfWhatWasGivenBack(t *testing.T) {
+	w := balancetest.New(t)
+	w.PublishDocument(t, w.NewCard(t, "volume", true), `{"meters":[{"code":"images"}],"rates":[{"id":"image","meter":"images","model":"volume","over":"month",
+		"tiers":[{"up_to":"10","price":"3"},{"price":"0.1"}]}]}`, time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 60*one, func(o *balance.CreateGrant) {
+		o.Grant.Type, o.Grant.Price = credit.Purchased, credit.Money{Minor: 2, Currency: "USD"}
+	})
+	refund := func(units credit.Amount) {
+		w.Do(t, &balance.RefundGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Refund: credit.NewID[credit.RefundID](), Grant: g, Units: units, Reason: "asked"})
+	}
+	w.Do(t, images(w, c, 9, time.Time{}))
+	refund(10 * one)
+	w.Do(t, images(w, c, 2, time.Time{}))
+	refund(0)
+	mustVerify(t, w, c)
+}

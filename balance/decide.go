@@ -32,7 +32,8 @@ type customer struct {
 	missing  []rating.CounterKey              // asked for, and not known
 	holds    map[credit.HoldID]*credit.Hold   // those that operations of the batch name or made
 	held     map[credit.HoldID]bool           // those of them that are to be written
-	drawn    map[string][]credit.GrantID      // by unit: what was drawn from, the last first; no unit: not read
+	refunded map[credit.GrantID]db.Refunded   // what was refunded of grants before the batch, of those that a refund asked for
+	drawn    map[string][]credit.GrantID      // by unit: what was drawn from before the batch, the last first; no unit: not read
 }
 
 // touch is what a batch does to one grant.

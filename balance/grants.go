@@ -229,7 +229,7 @@ func (o *Expire) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	switch {
-	case g.Status != credit.StatusOpen || g.Frozen:
+	case g.Status != credit.StatusOpen || g.Frozen, g.PastExpiry(d.c.at) && g.Available == 0: // what is held expires when its holds let go of it
 		return nil, stateRefusal(g, d.c.at, "expired")
 	case !g.PastExpiry(d.c.at):
 		return nil, credit.Errorf(credit.GrantNotExpired, "The grant does not expire before %s.", expiryText(g))
@@ -267,7 +267,11 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	owed, err := Owed(g, units, o.FXRate, d.c.base.currency)
+	refunded, err := d.refunded(g)
+	if err != nil {
+		return nil, err
+	}
+	owed, err := Owed(g, units, refunded, o.FXRate, d.c.base.currency)
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +322,11 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 		return nil, stateRefusal(g, d.c.at, "voided")
 	}
 	left := g.Available
-	owed, err := Owed(g, left, g.FXRate, d.c.base.currency)
+	refunded, err := d.refunded(g)
+	if err != nil {
+		return nil, err
+	}
+	owed, err := Owed(g, left, refunded, g.FXRate, d.c.base.currency)
 	if err != nil {
 		return nil, err
 	}

@@ -177,7 +177,7 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 		d.take(h, sel.Draws)
 	}
 	d.keep(h)
-	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "extend_hold", more, h.Unit, h.ServiceAt, h.MemberID, h.Dims
+	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "extend_hold", max(0, more), h.Unit, h.ServiceAt, h.MemberID, h.Dims
 	return d.holdReceipt("extended", d.describeHold(h, priced)), nil
 }
 
@@ -231,7 +231,7 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 	if h.Status == credit.HoldExpired {
 		held = h.Amount - h.Captured - h.Extra // what the caller may think is held
 	}
-	if need > held && o.Over == CaptureReject {
+	if need > max(0, held) && o.Over == CaptureReject {
 		return nil, credit.Errorf(credit.CaptureExceedsHold, "%s %s are to be captured and %s are held.", need.Format(scale), h.Unit, max(0, held).Format(scale)).
 			With("required", need.Format(scale)).With("held", max(0, held).Format(scale))
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tallystick/tallystick/balance/balancetest"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/rating"
+	"github.com/tallystick/tallystick/db"
 )
 
 func hold(w *balancetest.World, c credit.CustomerID, amount credit.Amount, d time.Duration) *balance.Hold {
@@ -265,4 +266,114 @@ func TestAHoldEndsOnce(t *testing.T) {
 		}
 	}
 	mustVerify(t, w, c)
+}
+
+// A usage that makes its period cheaper adds nothing to a hold.
+func TestAHoldIsNotExtendedByLessThanNothing(t *testing.T) {
+	w := balancetest.New(t)
+	w.PublishDocument(t, w.NewCard(t, "volume", true), byVolume, time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := &balance.Hold{Consume: *images(w, c, 1, time.Time{}), Hold: credit.NewID[credit.HoldID](), For: time.Minute}
+	w.Do(t, op)
+	w.Do(t, images(w, c, 10, time.Time{}))
+	d := held(t, w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Usage: []rating.Line{{Meter: "images", Quantity: decimal.New(1, 0)}}}))
+	if d.Held != "3" || d.Available != "67" {
+		t.Errorf("%+v", d)
+	}
+	mustVerify(t, w, c)
+}
+
+// A late capture that costs less than nothing exceeds nothing, whatever was captured beyond the hold before.
+func TestALateCaptureGivesBack(t *testing.T) {
+	w := balancetest.New(t)
+	w.PublishDocument(t, w.NewCard(t, "volume", true), byVolume, time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := &balance.Hold{Consume: *images(w, c, 1, time.Time{}), Hold: credit.NewID[credit.HoldID](), For: time.Second}
+	d := held(t, w.Do(t, op))
+	w.Do(t, images(w, c, 10, time.Time{}))
+	time.Sleep(time.Until(time.Time(d.ExpiresAt)) + time.Second)
+	w.Do(t, capture(w, c, op.Hold, 5*one, balance.CaptureIfAvailable))
+	late := capture(w, c, op.Hold, 0, balance.CaptureReject)
+	late.Usage = []rating.Line{{Meter: "images", Quantity: decimal.New(1, 0)}}
+	if d := held(t, w.Do(t, late)); d.GivenBack != "8" || d.Available != "73" {
+		t.Errorf("%+v", d)
+	}
+	w.Do(t, w.Consume(c, one))
+	mustVerify(t, w, c)
+}
+
+// A capture that was refused stays refused under its key: an attempt left behind cannot carry it out once the hold was extended.
+func TestARefusedCaptureStaysRefused(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := hold(w, c, 10*one, time.Minute)
+	w.Do(t, op)
+	more := capture(w, c, op.Hold, 15*one, balance.CaptureReject)
+	again := *more
+	refused(t, w, more, credit.CaptureExceedsHold)
+	w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Amount: 10 * one})
+	refused(t, w, &again, credit.CaptureExceedsHold)
+	mustVerify(t, w, c)
+}
+
+// While a hold keeps the last credits of an expired grant there is nothing to expire.
+func TestAHeldGrantExpiresOnce(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	soon := time.Now().Add(1200 * time.Millisecond)
+	g := w.Grant(t, c, wallet, 100*one, func(o *balance.CreateGrant) { o.Grant.ExpiresAt = soon })
+	op := hold(w, c, 60*one, time.Minute)
+	w.Do(t, op)
+	time.Sleep(time.Until(soon) + 50*time.Millisecond)
+	w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
+	refused(t, w, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g}, credit.GrantState)
+	if due, err := w.Store.DueGrants(context.Background(), db.DueGrant{}, 10); err != nil || len(due) != 0 {
+		t.Errorf("%+v, %v", due, err)
+	}
+	w.Do(t, release(w, c, op.Hold))
+	if v := w.View(t, g); v.Expired != 100*one || v.Status != credit.StatusExpired {
+		t.Errorf("%+v", v)
+	}
+	mustVerify(t, w, c)
+}
+
+// A hold that was extended out of the same grant lets go of both parts after the grant's expiry: one breakage in the books.
+func TestAnExtendedHoldOutlivesItsGrantsExpiry(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	soon := time.Now().Add(1500 * time.Millisecond)
+	g := w.Grant(t, c, wallet, 100*one, func(o *balance.CreateGrant) {
+		o.Grant.ExpiresAt, o.Grant.Type, o.Grant.Price = soon, credit.Purchased, credit.Money{Minor: 1000, Currency: "USD"}
+	})
+	op := hold(w, c, 30*one, time.Minute)
+	w.Do(t, op)
+	w.Do(t, &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Amount: 20 * one})
+	time.Sleep(time.Until(soon) + 50*time.Millisecond)
+	w.Do(t, release(w, c, op.Hold))
+	w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
+	if v := w.View(t, g); v.Expired != 100*one || v.Status != credit.StatusExpired {
+		t.Errorf("%+v", v)
+	}
+	mustVerify(t, w, c)
+}
+
+// Whoever publishes a card keeps nobody from using it.
+func TestAHoldDoesNotWaitForAPublication(t *testing.T) {
+	w := balancetest.New(t)
+	card := w.Card(t, "standard", true, "2", time.Now().AddDate(-1, 0, 0))
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 100*one)
+	op := &balance.Hold{Consume: *images(w, c, 15, time.Time{}), Hold: credit.NewID[credit.HoldID](), For: time.Minute}
+	_, _, err := w.Store.Change(context.Background(), db.Audited{Action: "test", RequestID: credit.NewID[credit.RequestID]()},
+		func(ctx context.Context, k *db.Catalog) (db.Outcome, error) {
+			_, err := k.PublishRateCard(ctx, card, db.RateCardVersionRow{Document: []byte(byVolume), PublishedBy: "test"})
+			w.Do(t, op) // before the publication is committed
+			return db.Outcome{Status: 200, Answer: []byte("{}")}, err
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

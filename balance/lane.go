@@ -642,6 +642,7 @@ type denial struct {
 	Code   credit.Code    `json:"code"`
 	Detail string         `json:"detail"`
 	Fields map[string]any `json:"fields,omitempty"`
+	Issues []credit.Issue `json:"issues,omitempty"`
 	Ver    int64          `json:"ver"`
 }
 
@@ -654,7 +655,7 @@ func (b *batch) refuse(j *job, err error) result {
 	}
 	c := b.customers[j.op.header().Customer]
 	e = e.With("request_id", j.op.header().RequestID.String())
-	body, err := json.Marshal(denial{e.Code, e.Detail, e.Fields, c.ver})
+	body, err := json.Marshal(denial{e.Code, e.Detail, e.Fields, e.Issues, c.ver})
 	if err != nil {
 		return result{err: fmt.Errorf("write refusal: %w", err)}
 	}
@@ -666,7 +667,8 @@ func (b *batch) refuse(j *job, err error) result {
 // and the request repeated.
 var finalRefusals = map[credit.Code]bool{
 	credit.InsufficientCredits: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
-	credit.TooOld: true,
+	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true,
+	credit.InvalidRequest: true, // some of it depends on the state: an expiry that is no later than the one there is
 }
 
 func replay(known db.StoredAnswer, h *Header) result {
@@ -680,7 +682,7 @@ func replay(known db.StoredAnswer, h *Header) result {
 	if err := json.Unmarshal(known.Answer, &was); err != nil {
 		return result{err: fmt.Errorf("read refusal: %w", err)}
 	}
-	return result{Answer{Replayed: true, Ver: was.Ver}, &credit.Error{Code: was.Code, Detail: was.Detail, Fields: was.Fields}}
+	return result{Answer{Replayed: true, Ver: was.Ver}, &credit.Error{Code: was.Code, Detail: was.Detail, Fields: was.Fields, Issues: was.Issues}}
 }
 
 // close completes the changes once every job is judged. Rows are written in one order, so that batches never deadlock.

@@ -2,8 +2,10 @@ package balance_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -366,5 +368,25 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 			return err
 		}
 		return next(ctx, cmds)
+	}
+}
+
+// A refusal that the state brought about stays what it was under its key, with where it points to, whatever becomes of the state.
+func TestARefusalOfTheStateStays(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 5*one)
+	extend := func() *balance.ExtendGrant {
+		return &balance.ExtendGrant{Header: balance.Header{Customer: c, Key: balance.ClientKey("extend")}, Grant: g, ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Hour)}
+	}
+	_, first := w.Service.Do(context.Background(), extend())
+	if credit.CodeOf(first) != credit.InvalidRequest {
+		t.Fatal(first)
+	}
+	w.Do(t, w.Consume(c, 5*one)) // now its state would forbid it
+	_, again := w.Service.Do(context.Background(), extend())
+	var was, is *credit.Error
+	if !errors.As(first, &was) || !errors.As(again, &is) || is.Code != was.Code || is.Detail != was.Detail || !slices.Equal(is.Issues, was.Issues) || len(is.Issues) == 0 {
+		t.Errorf("%v, then %v", first, again)
 	}
 }

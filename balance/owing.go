@@ -8,6 +8,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
 )
 
 // Owing is what is paid back for credits taken away unused.
@@ -40,9 +41,10 @@ func Refundable(g *credit.Grant, asked credit.Amount, scale int, t time.Time) (c
 }
 
 // Owed computes what units of a grant's available credits cost: the part of its price that lies between what has left the grant so far
-// and what will have left it then, so that all parts of a price sum to the price. rate converts a price in another currency
-// than the entity's; zero is the purchase's rate. Only a purchase owes anything: a concession's price was never paid.
-func Owed(g *credit.Grant, units credit.Amount, rate decimal.Decimal, currency string) (Owing, error) {
+// and what will have left it then, so that all parts of a price sum to the price. It is not more than what earlier refunds have left of the price:
+// credits given back after a refund leave the grant a second time. rate converts a price in another currency than the entity's; zero is the
+// purchase's rate. Only a purchase owes anything: a concession's price was never paid.
+func Owed(g *credit.Grant, units credit.Amount, refunded db.Refunded, rate decimal.Decimal, currency string) (Owing, error) {
 	if g.Type != credit.Purchased || g.Price.Currency == "" || g.Granted == 0 {
 		return Owing{}, nil
 	}
@@ -50,25 +52,48 @@ func Owed(g *credit.Grant, units credit.Amount, rate decimal.Decimal, currency s
 	part := func(price int64) int64 {
 		return credit.MulDiv(price, int64(gone+units), int64(g.Granted)) - credit.MulDiv(price, int64(gone), int64(g.Granted))
 	}
-	o := Owing{Money: credit.Money{Minor: part(g.Price.Minor), Currency: g.Price.Currency}, Tax: part(g.Tax)}
+	net, tax := part(g.Price.Minor), part(g.Tax)
+	o := Owing{Money: credit.Money{Minor: min(net, g.Price.Minor-refunded.Money), Currency: g.Price.Currency}, Tax: min(tax, g.Tax-refunded.Tax)}
+	whole := o.Money.Minor == net && o.Tax == tax
 	if g.Price.Currency == currency {
 		o.Basis, o.TaxBasis = o.Money.Minor, o.Tax
 		return o, nil
 	}
-	if rate.IsZero() || rate.Equal(g.FXRate) {
+	if rate.IsZero() {
+		rate = g.FXRate
+	}
+	if whole && rate.Equal(g.FXRate) {
 		o.Basis, o.TaxBasis = part(g.Basis), part(g.TaxBasis)
 		return o, nil
 	}
-	net, err := o.Money.Convert(currency, rate)
+	basis, err := o.Money.Convert(currency, rate)
 	if err != nil {
 		return Owing{}, err
 	}
-	tax, err := credit.Money{Minor: o.Tax, Currency: o.Money.Currency}.Convert(currency, rate)
+	taxBasis, err := credit.Money{Minor: o.Tax, Currency: o.Money.Currency}.Convert(currency, rate)
 	if err != nil {
 		return Owing{}, err
 	}
-	o.Basis, o.TaxBasis = net.Minor, tax.Minor
+	o.Basis, o.TaxBasis = basis.Minor, taxBasis.Minor
 	return o, nil
+}
+
+// refunded is what refunds of a grant come to so far, this batch's included.
+func (d *decision) refunded(g *credit.Grant) (db.Refunded, error) {
+	if g.Refunded == 0 {
+		return db.Refunded{}, nil
+	}
+	r, known := d.c.refunded[g.ID]
+	if !known {
+		return r, &want{refunded: g.ID}
+	}
+	for i := range d.changes.Refunds {
+		if now := &d.changes.Refunds[i]; now.Grant == g.ID {
+			r.Money += now.Money
+			r.Tax += now.Tax
+		}
+	}
+	return r, nil
 }
 
 // Document describes what is owed; nil when nothing was paid for the grant.

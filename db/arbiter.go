@@ -401,6 +401,19 @@ func (l *Lane) Drawn(ctx context.Context, customer credit.CustomerID, unit strin
 	return grants, nil
 }
 
+// Refunded is what refunds and voids of a grant come to, in minor units of its price's currency.
+type Refunded struct{ Money, Tax int64 }
+
+// Refunded reads what has been paid back for a grant, or is to be, within the transaction that Lock began. On an error the lane is closed.
+func (l *Lane) Refunded(ctx context.Context, grant credit.GrantID) (r Refunded, err error) {
+	b := &pgx.Batch{}
+	b.Queue(sqlc.ReadRefunded, uuidOf(grant))
+	if err := l.send(ctx, b, func(res pgx.BatchResults) error { return res.QueryRow().Scan(&r.Money, &r.Tax) }); err != nil {
+		return Refunded{}, fmt.Errorf("read refunds of grant %s: %w", grant, err)
+	}
+	return r, nil
+}
+
 // send runs statements within the transaction and has their results read. On an error the lane is closed.
 func (l *Lane) send(ctx context.Context, b *pgx.Batch, read func(pgx.BatchResults) error) error {
 	res := l.conn.SendBatch(ctx, b)

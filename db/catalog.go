@@ -299,6 +299,12 @@ func (s *Store) Grant(ctx context.Context, id credit.GrantID) (GrantView, error)
 	return grantView(g)
 }
 
+// Refunded reads what has been paid back for a grant, or is to be.
+func (s *Store) Refunded(ctx context.Context, grant credit.GrantID) (Refunded, error) {
+	r, err := s.q.ReadRefunded(ctx, uuidOf(grant))
+	return Refunded{Money: r.Money, Tax: r.Tax}, wrap(err, "read refunds of a grant")
+}
+
 func grantView(r sqlc.FindGrantRow) (GrantView, error) {
 	w, err := walletOf(r.Wallet)
 	if err != nil {

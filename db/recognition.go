@@ -238,11 +238,16 @@ func (p *pass) next() error {
 	case g.kind == credit.Overage: // what was not used was not paid for
 	case r.Credit == sqlc.UnitAccountExpired:
 		f.Cause = fmt.Sprintf("grant/%s/expire/%d", g.id, r.FirstVer)
-		amount, err := g.dispose(credit.Amount(r.Units))
+		units := credit.Amount(r.Units)
+		for len(p.rows) > 1 && p.rows[1].GrantID == r.GrantID && p.rows[1].FirstVer == r.FirstVer && p.rows[1].Credit == r.Credit {
+			p.rows = p.rows[1:] // one operation may let several parts expire: what a hold took at different times, what came back
+			units += credit.Amount(p.rows[0].Units)
+		}
+		amount, err := g.dispose(units)
 		if err != nil {
 			return err
 		}
-		p.add(ledger.Expiry(f, amount, credit.Amount(r.Units)))
+		p.add(ledger.Expiry(f, amount, units))
 	case r.Credit == sqlc.UnitAccountRefunded, r.Credit == sqlc.UnitAccountVoided:
 		if err := p.giveBack(g, f, r); err != nil {
 			return err

@@ -58,6 +58,10 @@ JOIN LATERAL (
 ) AS l ON true
 WHERE g.customer_id = @customer AND g.consumed > 0 ORDER BY l.ver DESC, l.n DESC LIMIT @page_size;
 
+-- name: ReadRefunded :one
+-- What has been paid back for a grant, or is to be.
+SELECT coalesce(sum(money_minor), 0)::bigint AS money, coalesce(sum(tax_minor), 0)::bigint AS tax FROM refunds WHERE grant_id = @grant_id;
+
 -- name: SaveCounters :exec
 INSERT INTO rating_counters (customer_id, key, value, ver)
 SELECT c, k, v, n FROM ROWS FROM (unnest(@customers::uuid[]), unnest(@keys::text[]), unnest(@vals::text[]), unnest(@vers::bigint[])) AS x(c, k, v, n)

@@ -31,8 +31,8 @@ INSERT INTO rate_cards (id, code, unit, is_default) VALUES (@id, @code, @unit, @
 UPDATE rate_cards SET is_default = false WHERE is_default;
 
 -- name: LockRateCard :one
--- Versions of a card are numbered under this lock.
-SELECT id, code, unit FROM rate_cards WHERE id = @id FOR UPDATE;
+-- Versions of a card are numbered under this lock. Rows that refer to the card (grants, holds, assignments) do not wait for it.
+SELECT id, code, unit FROM rate_cards WHERE id = @id FOR NO KEY UPDATE;
 
 -- name: AddRateCardVersion :one
 -- Without an instant a card's first version is in force at once, a later one after the lead.

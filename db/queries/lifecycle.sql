@@ -11,10 +11,11 @@ JOIN customer_heads AS h ON h.customer_id = g.customer_id
 WHERE g.id = ANY(@grants::uuid[]) ORDER BY g.id;
 
 -- name: DueGrants :many
--- Open grants past their expiry, the longest overdue first, after (after_at, after_id). Customers that the auditor has frozen are left out.
+-- Open grants past their expiry, the longest overdue first, after (after_at, after_id). Customers that the auditor has frozen are left out, and
+-- grants of which everything is held: their holds see to it.
 SELECT g.id, g.customer_id, g.expires_at::timestamptz AS expires_at FROM grants AS g
 JOIN customer_heads AS h ON h.customer_id = g.customer_id
-WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= now() AND NOT h.frozen
+WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= now() AND g.avail > 0 AND NOT h.frozen
   AND (g.expires_at, g.id) > (@after_at::timestamptz, @after_id::uuid)
 ORDER BY g.expires_at, g.id LIMIT @n;
 

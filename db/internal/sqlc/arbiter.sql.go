@@ -881,6 +881,23 @@ func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) (
 	return items, nil
 }
 
+const ReadRefunded = `-- name: ReadRefunded :one
+SELECT coalesce(sum(money_minor), 0)::bigint AS money, coalesce(sum(tax_minor), 0)::bigint AS tax FROM refunds WHERE grant_id = $1
+`
+
+type ReadRefundedRow struct {
+	Money int64
+	Tax   int64
+}
+
+// What has been paid back for a grant, or is to be.
+func (q *Queries) ReadRefunded(ctx context.Context, grantID pgtype.UUID) (ReadRefundedRow, error) {
+	row := q.db.QueryRow(ctx, ReadRefunded, grantID)
+	var i ReadRefundedRow
+	err := row.Scan(&i.Money, &i.Tax)
+	return i, err
+}
+
 const ReadWallets = `-- name: ReadWallets :many
 SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE customer_id = ANY($1::uuid[])
 `

@@ -451,7 +451,7 @@ func (q *Queries) FindWallet(ctx context.Context, id pgtype.UUID) (FindWalletRow
 }
 
 const LockRateCard = `-- name: LockRateCard :one
-SELECT id, code, unit FROM rate_cards WHERE id = $1 FOR UPDATE
+SELECT id, code, unit FROM rate_cards WHERE id = $1 FOR NO KEY UPDATE
 `
 
 type LockRateCardRow struct {
@@ -460,7 +460,7 @@ type LockRateCardRow struct {
 	Unit string
 }
 
-// Versions of a card are numbered under this lock.
+// Versions of a card are numbered under this lock. Rows that refer to the card (grants, holds, assignments) do not wait for it.
 func (q *Queries) LockRateCard(ctx context.Context, id pgtype.UUID) (LockRateCardRow, error) {
 	row := q.db.QueryRow(ctx, LockRateCard, id)
 	var i LockRateCardRow

@@ -45,7 +45,7 @@ func (q *Queries) DeleteDenials(ctx context.Context, n int32) (int64, error) {
 const DueGrants = `-- name: DueGrants :many
 SELECT g.id, g.customer_id, g.expires_at::timestamptz AS expires_at FROM grants AS g
 JOIN customer_heads AS h ON h.customer_id = g.customer_id
-WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= now() AND NOT h.frozen
+WHERE g.status = 'open' AND NOT g.frozen AND g.expires_at <= now() AND g.avail > 0 AND NOT h.frozen
   AND (g.expires_at, g.id) > ($1::timestamptz, $2::uuid)
 ORDER BY g.expires_at, g.id LIMIT $3
 `
@@ -56,7 +56,8 @@ type DueGrantsRow struct {
 	ExpiresAt  pgtype.Timestamptz
 }
 
-// Open grants past their expiry, the longest overdue first, after (after_at, after_id). Customers that the auditor has frozen are left out.
+// Open grants past their expiry, the longest overdue first, after (after_at, after_id). Customers that the auditor has frozen are left out, and
+// grants of which everything is held: their holds see to it.
 func (q *Queries) DueGrants(ctx context.Context, afterAt pgtype.Timestamptz, afterID pgtype.UUID, n int32) ([]DueGrantsRow, error) {
 	rows, err := q.db.Query(ctx, DueGrants, afterAt, afterID, n)
 	if err != nil {
