@@ -24,6 +24,7 @@ type (
 	requestKind  struct{}
 	draftKind    struct{}
 	assignKind   struct{}
+	backtestKind struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -36,6 +37,7 @@ func (entryKind) prefix() string    { return "jrn" }
 func (requestKind) prefix() string  { return "req" }
 func (draftKind) prefix() string    { return "drf" }
 func (assignKind) prefix() string   { return "asg" }
+func (backtestKind) prefix() string { return "bkt" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -49,6 +51,7 @@ type (
 	RequestID    = ID[requestKind]
 	DraftID      = ID[draftKind]
 	AssignmentID = ID[assignKind]
+	BacktestID   = ID[backtestKind]
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
