@@ -160,6 +160,12 @@ func (s *Store) EndBacktest(ctx context.Context, id credit.BacktestID, status, f
 	return wrap(err, "end back-test")
 }
 
+// BacktestsToEnd returns up to n back-tests after an id that were asked for before an instant and have not ended.
+func (s *Store) BacktestsToEnd(ctx context.Context, madeBefore time.Time, after credit.BacktestID, n int) ([]credit.BacktestID, error) {
+	rows, err := s.q.BacktestsToEnd(ctx, timeOf(madeBefore), pgtype.UUID{Bytes: after, Valid: true}, int32(n))
+	return page(rows, err, "read unfinished back-tests", func(id pgtype.UUID) credit.BacktestID { return id.Bytes })
+}
+
 // RemoveBacktests deletes up to n back-tests that are older than [BacktestKept], with their results, and returns how many.
 func (s *Store) RemoveBacktests(ctx context.Context, n int) (int, error) {
 	removed, err := s.q.RemoveBacktests(ctx, BacktestKept.Seconds(), int32(n))

@@ -32,6 +32,10 @@ UPDATE backtests SET seen = greatest(seen, @seen) WHERE id = @id AND status = 'r
 DELETE FROM backtests WHERE id IN (SELECT b.id FROM backtests AS b WHERE b.created_at < now() - make_interval(secs => @age_seconds::double precision)
   ORDER BY b.created_at LIMIT @n);
 
+-- name: BacktestsToEnd :many
+-- Those that have not ended, in order of id.
+SELECT id FROM backtests WHERE status IN ('queued', 'running') AND created_at < @made_before AND id > @after ORDER BY id LIMIT @n;
+
 -- name: CustomersToBacktest :many
 SELECT h.customer_id FROM customer_heads AS h
 WHERE h.customer_id > @after AND h.last_at >= @from_at AND (sqlc.narg('customers')::uuid[] IS NULL OR h.customer_id = ANY(sqlc.narg('customers')::uuid[]))

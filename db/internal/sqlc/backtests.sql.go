@@ -412,6 +412,31 @@ func (q *Queries) BacktestedCustomer(ctx context.Context, id pgtype.UUID) (Backt
 	return i, err
 }
 
+const BacktestsToEnd = `-- name: BacktestsToEnd :many
+SELECT id FROM backtests WHERE status IN ('queued', 'running') AND created_at < $1 AND id > $2 ORDER BY id LIMIT $3
+`
+
+// Those that have not ended, in order of id.
+func (q *Queries) BacktestsToEnd(ctx context.Context, madeBefore pgtype.Timestamptz, after pgtype.UUID, n int32) ([]pgtype.UUID, error) {
+	rows, err := q.db.Query(ctx, BacktestsToEnd, madeBefore, after, n)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []pgtype.UUID{}
+	for rows.Next() {
+		var id pgtype.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const BeginBacktest = `-- name: BeginBacktest :one
 UPDATE backtests AS b SET status = 'running', started_at = coalesce(b.started_at, clock_timestamp()), total = (
   SELECT count(*) FROM customer_heads AS h WHERE h.last_at >= b.from_at AND (b.customers IS NULL OR h.customer_id = ANY(b.customers)))
