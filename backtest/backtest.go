@@ -56,6 +56,8 @@ type Customer struct {
 	unsorted bool
 	shaping  bool
 	seq      int64 // of the draw made last
+	book     *rating.Book
+	known    time.Time // until when the book is what was known; operations come in order of time
 	counted  rating.Counters
 	draws    []credit.Draw
 	result   Result
@@ -106,7 +108,7 @@ func (c *Customer) Shape(op *Operation) error {
 
 // Open begins the period with what the grants had then; a grant that is not named had nothing.
 func (c *Customer) Open(balances []Balance) error {
-	c.shaping = false
+	c.shaping, c.book = false, nil // what is counted next may be older than what has shaped the customer
 	had := make(map[credit.GrantID]Balance, len(balances))
 	for _, b := range balances {
 		had[b.Grant] = b
@@ -183,7 +185,7 @@ func (c *Customer) consume(op *Operation) error {
 	line := c.line(op.Unit, e.dims["product"], e.dims["model"])
 	c.result.Events++
 	line.Booked.Events++
-	if err := c.book(op, e, line); err != nil {
+	if err := c.bookEvent(op, e, line); err != nil {
 		return err
 	}
 	cost, known := c.computeCost(op, e)
@@ -226,8 +228,8 @@ func (c *Customer) computeCost(op *Operation, e *event) (decimal.Decimal, bool) 
 	return e.cost.Mul(fx.Rate), err == nil
 }
 
-// book takes in what was charged then.
-func (c *Customer) book(op *Operation, e *event, line *Line) error {
+// bookEvent takes in what was charged then.
+func (c *Customer) bookEvent(op *Operation, e *event, line *Line) error {
 	for _, s := range e.draws {
 		g := c.grants[s.grant]
 		if g == nil {
@@ -314,7 +316,10 @@ type pricedAt struct {
 
 // price says what an event costs. Without for it is one before the period, and counted.
 func (c *Customer) price(op *Operation, e *event, at *pricedAt) (credit.Amount, error) {
-	book := c.world.Cards.at(op.At)
+	book, err := c.bookAt(op.At)
+	if err != nil {
+		return 0, err
+	}
 	card, version := c.cardAt(op.ServiceAt), 0
 	if at != nil && !at.lock.Card.IsZero() {
 		if u, err := book.Unit(at.lock.Card); err == nil && u.Code == op.Unit {
@@ -335,6 +340,14 @@ func (c *Customer) price(op *Operation, e *event, at *pricedAt) (credit.Amount, 
 		*at.first = firstPrice{true, p.Total, p.Changes}
 	}
 	return p.Total, nil
+}
+
+// bookAt returns the rate cards as they were known at an instant.
+func (c *Customer) bookAt(t time.Time) (_ *rating.Book, err error) {
+	if c.book == nil || !t.Before(c.known) {
+		c.book, c.known, err = c.world.Cards.at(t)
+	}
+	return c.book, err
 }
 
 // eventRates are the exchange rates of an event: those that it was priced with then, and for other currencies those known now.
@@ -502,12 +515,14 @@ func (c *Customer) changeGrant(op *Operation, r *changeReceipt, id credit.GrantI
 	}
 	switch op.Kind {
 	case "create":
-		c.prepare(op, g, r)
+		return c.prepare(op, g, r)
 	case "issue":
 		if g.Wallet = c.wallets[g.Wallet.ID]; g.Wallet == nil {
 			return fmt.Errorf("grant %s has no wallet", id)
 		}
-		c.prepare(op, g, r)
+		if err := c.prepare(op, g, r); err != nil {
+			return err
+		}
 		g.Status, g.Granted, g.Available, g.booked = credit.StatusOpen, g.Amount, g.Amount, g.Amount
 		for side := range g.carried {
 			g.carried[side] = newCarrying(&g.Grant)
@@ -534,16 +549,21 @@ func (c *Customer) changeGrant(op *Operation, r *changeReceipt, id credit.GrantI
 }
 
 // prepare sets what a grant has from its making or its issue on. A locked one takes, when it is made, the version that is in force under test.
-func (c *Customer) prepare(op *Operation, g *grant, r *changeReceipt) {
+func (c *Customer) prepare(op *Operation, g *grant, r *changeReceipt) error {
 	if g.Type != credit.Overage {
 		g.ExpiresAt = instant(r.ExpiresAt)
 	}
 	if !g.made && !c.shaping && g.RatePolicy == credit.Locked {
-		if v, err := c.world.Cards.at(op.At).VersionAt(c.cardAt(op.At), op.At); err == nil {
+		book, err := c.bookAt(op.At)
+		if err != nil {
+			return err
+		}
+		if v, err := book.VersionAt(c.cardAt(op.At), op.At); err == nil {
 			g.RateVersion = v
 		}
 	}
 	g.made = true
+	return nil
 }
 
 // end takes what is left of a grant away. was is how much that was when it was booked.

@@ -83,7 +83,7 @@ func BenchmarkRun(b *testing.B) {
 	const each = 1_000
 	w := balancetest.New(b, func(o *balancetest.Options) { o.NoCache = true })
 	card := w.NewCard(b, "standard", true)
-	at := time.Now().UTC().Truncate(time.Microsecond)
+	at := time.Now().UTC().Truncate(time.Microsecond).AddDate(0, 0, 1) // after the grants are made
 	from := at.AddDate(0, -2, 0)
 	w.PublishDocument(b, card, tokens, from.AddDate(-1, 0, 0))
 	customers := make([]credit.CustomerID, (events+each-1)/each)

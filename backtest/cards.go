@@ -3,6 +3,7 @@ package backtest
 import (
 	"slices"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
@@ -34,13 +35,20 @@ type (
 
 // Cards are the rate cards at every instant of the past, with the trial in its place. They may be used by any number of goroutines.
 type Cards struct {
-	changes []time.Time    // when something was published or withdrawn, ascending, each once
-	books   []*rating.Book // before the first change, and after each
+	cards   []Card
+	trial   Trial
+	changes []time.Time // when something was published or withdrawn, ascending, each once
+
+	mu    sync.Mutex
+	books map[int]*rating.Book // by how many changes there had been; made when they are asked for
 }
+
+// keptBooks bounds how many books are kept: a period with more changes makes some of them again.
+const keptBooks = 64
 
 // NewCards compiles cards. It refuses a trial as publishing it would be: see [rating.Book.CheckPublish].
 func NewCards(cards []Card, trial Trial) (*Cards, error) {
-	all := &Cards{}
+	all := &Cards{cards: cards, trial: trial, books: make(map[int]*rating.Book)}
 	for _, c := range cards {
 		for _, v := range c.Versions {
 			all.changes = append(all.changes, v.PublishedAt)
@@ -51,34 +59,46 @@ func NewCards(cards []Card, trial Trial) (*Cards, error) {
 	}
 	slices.SortFunc(all.changes, time.Time.Compare)
 	all.changes = slices.CompactFunc(all.changes, time.Time.Equal)
-	for i := -1; i < len(all.changes); i++ {
-		var at time.Time
-		if i >= 0 {
-			at = all.changes[i]
-		}
-		plain, err := rating.NewBook(0, known(cards, at, Trial{}))
+	if !trial.Card.IsZero() {
+		newest, err := rating.NewBook(0, known(cards, never, Trial{}))
 		if err != nil {
 			return nil, err
 		}
-		if trial.Card.IsZero() {
-			all.books = append(all.books, plain)
-			continue
-		}
-		if i == len(all.changes)-1 {
-			if err := plain.CheckPublish(trial.Card, trial.Document); err != nil {
-				return nil, err
-			}
-		} else if plain.CheckPublish(trial.Card, trial.Document) != nil { // what it extends was not there yet
-			all.books = append(all.books, plain)
-			continue
-		}
-		book, err := rating.NewBook(0, known(cards, at, trial))
-		if err != nil {
+		if err := newest.CheckPublish(trial.Card, trial.Document); err != nil {
 			return nil, err
 		}
-		all.books = append(all.books, book)
 	}
-	return all, nil
+	_, _, err := all.at(never)
+	return all, err
+}
+
+// at returns the cards as they were known at an instant, and until when they were.
+func (c *Cards) at(t time.Time) (*rating.Book, time.Time, error) {
+	n := sort.Search(len(c.changes), func(i int) bool { return c.changes[i].After(t) })
+	until := never
+	if n < len(c.changes) {
+		until = c.changes[n]
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.books[n]; b != nil {
+		return b, until, nil
+	}
+	b, err := rating.NewBook(0, known(c.cards, t, c.trial))
+	if err != nil && !c.trial.Card.IsZero() {
+		b, err = rating.NewBook(0, known(c.cards, t, Trial{})) // what the trial extends was not there yet
+	}
+	if err != nil {
+		return nil, until, err
+	}
+	if len(c.books) >= keptBooks {
+		for victim := range c.books { // any one will do
+			delete(c.books, victim)
+			break
+		}
+	}
+	c.books[n] = b
+	return b, until, nil
 }
 
 // never is when a version comes into force that the trial has taken the place of. Grants that are locked to it still find it.
@@ -105,11 +125,6 @@ func known(cards []Card, at time.Time, trial Trial) []rating.CardVersions {
 		}
 	}
 	return out
-}
-
-// at returns the cards as they were known at an instant.
-func (c *Cards) at(t time.Time) *rating.Book {
-	return c.books[sort.Search(len(c.changes), func(i int) bool { return c.changes[i].After(t) })]
 }
 
 // lengths are how long a period lasts at most, with the change of clocks.

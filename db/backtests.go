@@ -210,6 +210,16 @@ func (s *Store) everyCard(ctx context.Context, q *sqlc.Queries) (cards []backtes
 	if err != nil {
 		return nil, err
 	}
+	var versions []published
+	for _, r := range rows {
+		if r.Version.Valid {
+			versions = append(versions, published{r.ID.Bytes, r.Version.Int32, fromTime(r.PublishedAt).UnixMicro()})
+		}
+	}
+	docs, err := s.documents.read(ctx, q, versions)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range rows {
 		if n := len(cards); n == 0 || cards[n-1].ID != r.ID.Bytes {
 			cards = append(cards, backtest.Card{
@@ -219,14 +229,7 @@ func (s *Store) everyCard(ctx context.Context, q *sqlc.Queries) (cards []backtes
 		if !r.Version.Valid {
 			continue
 		}
-		docs, err := q.RateCardDocuments(ctx, []pgtype.UUID{r.ID}, []int32{r.Version.Int32})
-		if err != nil {
-			return nil, err
-		}
-		doc, err := rating.Parse(docs[0].Document)
-		if err != nil {
-			return nil, fmt.Errorf("rate card %s version %d: %w", r.Code, r.Version.Int32, err)
-		}
+		doc := docs[published{r.ID.Bytes, r.Version.Int32, fromTime(r.PublishedAt).UnixMicro()}]
 		c := &cards[len(cards)-1]
 		c.Versions = append(c.Versions, backtest.Version{
 			Version:     rating.Version{Number: int(r.Version.Int32), EffectiveAt: fromTime(r.EffectiveAt), Doc: doc},
