@@ -2,6 +2,7 @@ package backtest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,7 +66,22 @@ func readEvent(receipt []byte, scale int, at time.Time) (*event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read receipt: %w", err)
 	}
+	e.costLines()
 	return e, nil
+}
+
+// costLines lets the first line have cost all that was to compute, where the receipt does not say which line cost what: of one line that is so,
+// and for rates that go by cost the sum is what matters, unless they have a minimum or a maximum, or add different percentages.
+func (e *event) costLines() {
+	if e.currency == "" || slices.ContainsFunc(e.lines, func(l rating.Line) bool { return l.Cost.Currency != "" }) {
+		return
+	}
+	for i := range e.lines {
+		e.lines[i].Cost.Currency = e.currency
+		if i == 0 {
+			e.lines[i].Cost.Amount = e.cost
+		}
+	}
 }
 
 // pricing reads the exchange rates of one pricing, and of the first one the lines.
