@@ -72,7 +72,7 @@ func TestDocsNeedNothingElse(t *testing.T) {
 		}
 	}
 	for _, rt := range w.server.table() {
-		path := strings.NewReplacer(":customer", "{customer}", ":wallet", "{wallet}", ":grant", "{grant}", ":refund", "{refund}", ":rate_card", "{rate_card}", ":version", "{version}", ":draft", "{draft}", ":assignment", "{assignment}",
+		path := strings.NewReplacer(":customer", "{customer}", ":wallet", "{wallet}", ":grant", "{grant}", ":refund", "{refund}", ":rate_card", "{rate_card}", ":version", "{version}", ":draft", "{draft}", ":assignment", "{assignment}", ":backtest", "{backtest}",
 			":ver", "{ver}", ":api_key", "{api_key}").Replace(rt.Path)
 		if !bytes.Contains(page.body, []byte("<code>"+path+"</code>")) {
 			t.Errorf("the page lacks %s", path)
