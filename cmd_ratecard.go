@@ -28,6 +28,7 @@ type ratecardCmd struct {
 	Diff     ratecardDiffCmd     `cmd:"" help:"Show what changes from one file to another, or from what is published to a file; ends with status 3 when anything does."`
 	Publish  ratecardPublishCmd  `cmd:"" help:"Make a draft of a file, show what it changes, and with --yes publish it."`
 	Simulate ratecardSimulateCmd `cmd:"" help:"Show what usage costs under a file, or under two."`
+	Backtest ratecardBacktestCmd `cmd:"" help:"Show what a file would have charged for what was recorded, in the place of what --card had in force."`
 }
 
 // publishedFlags say which published card is meant.

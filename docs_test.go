@@ -161,7 +161,8 @@ func TestWorkflowsAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc := readDocument(t, "docs/operations.md")
 	names := []string{workflows.QueryState, workflows.SignalChanged, workflows.UpdateExtend, workflows.UpdateRefund, workflows.UpdateVoid, workflows.UpdateFreeze,
-		workflows.UpdateUnfreeze, workflows.RecognitionID, workflows.GrantsQueue, workflows.FinanceQueue, "GrantLifecycle", "Refund", "RecognitionRun"}
+		workflows.UpdateUnfreeze, workflows.RecognitionID, workflows.GrantsQueue, workflows.FinanceQueue, "GrantLifecycle", "Refund", "RecognitionRun",
+		"Backtest", workflows.QueryProgress}
 	for name := range workflows.SearchAttributes() {
 		names = append(names, name)
 	}

@@ -37,6 +37,8 @@ var kinds = map[credit.Code]kind{
 	credit.RefundNotFound:      {404, "There is no such refund", "Check the refund's id."},
 	credit.RateCardNotFound:    {404, "There is no such rate card", "Check the rate card's id or code, and that it has a published version in force."},
 	credit.DraftNotFound:       {404, "There is no such draft", "Check the draft's id: it belongs to one rate card or is of a cost catalogue, and ends when it is published."},
+	credit.BacktestNotFound:    {404, "There is no such back-test", "Check its id; a back-test is removed 30 days after it was asked for."},
+	credit.BacktestEnded:       {409, "The back-test has ended", "Nothing: ask for another one."},
 	credit.AssignmentNotFound:  {404, "There is no such assignment", "Check the assignment's id: it belongs to one customer."},
 	credit.UnitNotFound:        {404, "There is no such unit", "Check the unit's code; units are case-sensitive."},
 	credit.EntityNotFound:      {404, "There is no such legal entity", "Check the legal entity's code."},

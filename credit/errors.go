@@ -22,6 +22,8 @@ const (
 	RateCardNotFound    Code = "rate_card_not_found"
 	DraftNotFound       Code = "draft_not_found"
 	AssignmentNotFound  Code = "assignment_not_found"
+	BacktestNotFound    Code = "backtest_not_found"
+	BacktestEnded       Code = "backtest_ended"
 	UnitNotFound        Code = "unit_not_found"
 	EntityNotFound      Code = "entity_not_found"
 	CatalogueNotFound   Code = "catalogue_not_found" // of compute costs

@@ -29,6 +29,7 @@ type (
 	endpointKind struct{}
 	costsKind    struct{}
 	keptKind     struct{}
+	backtestKind struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -46,6 +47,7 @@ func (eventKind) prefix() string    { return "evt" }
 func (endpointKind) prefix() string { return "whk" }
 func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
+func (backtestKind) prefix() string { return "bkt" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -64,6 +66,7 @@ type (
 	EndpointID   = ID[endpointKind] // of a webhook
 	CostDraftID  = ID[costsKind]    // of a draft of a cost catalogue
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
+	BacktestID   = ID[backtestKind]
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

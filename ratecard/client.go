@@ -16,13 +16,15 @@ import (
 
 // Client speaks with a running API about one rate card. Its errors tell what the API refused.
 type Client struct {
+	api, card string
 	base, key string
 	http      *http.Client
 }
 
 // NewClient speaks with the API at a URL about the card of an id or code; key is an API key, of the role finance for what changes something.
 func NewClient(api, key, card string) *Client {
-	return &Client{base: strings.TrimRight(api, "/") + "/v1/rate_cards/" + url.PathEscape(card), key: key, http: &http.Client{Timeout: 30 * time.Second}}
+	api = strings.TrimRight(api, "/")
+	return &Client{api: api, card: card, base: api + "/v1/rate_cards/" + url.PathEscape(card), key: key, http: &http.Client{Timeout: 30 * time.Second}}
 }
 
 type (

@@ -25,7 +25,7 @@ var storeHistories = flag.Bool("store-histories", false, "write the histories of
 
 // What the server has recorded of every kind of course replays with the code that ran it; with -store-histories it is kept, for the code to come.
 func TestHistories(t *testing.T) {
-	s := newSite(t, func(c *Config) { c.Temporal.Identity = "worker" })
+	s := newSite(t, asWorker)
 	s.run()
 	c, wallet := s.Customer(t)
 	because := workflows.Request{Reason: "a stored history"}

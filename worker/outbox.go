@@ -39,6 +39,8 @@ func (w *worker) topics() []*topic {
 		{w: w, name: "grant.start", batch: max(16, w.cfg.StartsPerSecond), pace: w.starts, begin: w.startGrants},
 		{w: w, name: "grant.signal", batch: 200, begin: w.signalGrants},
 		{w: w, name: "refund.start", batch: 50, begin: w.startRefunds},
+		{w: w, name: "backtest.start", batch: 10, begin: w.startBacktests},
+		{w: w, name: "backtest.cancel", batch: 10, begin: w.cancelBacktests},
 	}
 }
 

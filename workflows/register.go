@@ -1,4 +1,4 @@
-// Package workflows is the platform's processes as Temporal runs and shows them: the life of a grant, a refund, a recognition run. See
+// Package workflows is the platform's processes as Temporal runs and shows them: the life of a grant, a refund, a recognition run, a back-test. See
 // README.md.
 package workflows
 
@@ -13,7 +13,7 @@ import (
 // Task queues.
 const (
 	GrantsQueue  = "grants"  // GrantLifecycle
-	FinanceQueue = "finance" // Refund, RecognitionRun
+	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest
 )
 
 // RegisterGrants registers the workflows of [GrantsQueue].
@@ -25,6 +25,7 @@ func RegisterGrants(r worker.WorkflowRegistry) {
 func RegisterFinance(r worker.WorkflowRegistry) {
 	r.RegisterWorkflow(Refund)
 	r.RegisterWorkflow(RecognitionRun)
+	r.RegisterWorkflow(Backtest)
 }
 
 // SearchAttributes are what the namespace must know, by name with their type.

@@ -59,8 +59,8 @@ WHERE v.card_id = @card_id AND v.version = @version;
 UPDATE configuration SET ver = ver + 1;
 
 -- name: AddCustomer :one
-INSERT INTO customers (id, entity, external_id, name, rate_card_id, metadata)
-VALUES (@id, @entity, @external_id, @name, @rate_card_id, @metadata) RETURNING created_at;
+INSERT INTO customers (id, entity, external_id, name, rate_card_id, first_rate_card_id, metadata)
+VALUES (@id, @entity, @external_id, @name, @rate_card_id, @rate_card_id, @metadata) RETURNING created_at;
 
 -- name: AddCustomerHead :exec
 INSERT INTO customer_heads (customer_id) VALUES (@customer_id);

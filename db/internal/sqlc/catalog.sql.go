@@ -13,8 +13,8 @@ import (
 )
 
 const AddCustomer = `-- name: AddCustomer :one
-INSERT INTO customers (id, entity, external_id, name, rate_card_id, metadata)
-VALUES ($1, $2, $3, $4, $5, $6) RETURNING created_at
+INSERT INTO customers (id, entity, external_id, name, rate_card_id, first_rate_card_id, metadata)
+VALUES ($1, $2, $3, $4, $5, $5, $6) RETURNING created_at
 `
 
 type AddCustomerParams struct {
@@ -199,7 +199,7 @@ func (q *Queries) ClearDefaultRateCard(ctx context.Context) error {
 }
 
 const FindCustomer = `-- name: FindCustomer :one
-SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id WHERE c.id = $1
+SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, c.first_rate_card_id, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id WHERE c.id = $1
 `
 
 type FindCustomerRow struct {
@@ -219,6 +219,7 @@ func (q *Queries) FindCustomer(ctx context.Context, id pgtype.UUID) (FindCustome
 		&i.Customer.RateCardID,
 		&i.Customer.Metadata,
 		&i.Customer.CreatedAt,
+		&i.Customer.FirstRateCardID,
 		&i.Ver,
 		&i.Frozen,
 	)
@@ -469,7 +470,7 @@ func (q *Queries) LockRateCard(ctx context.Context, id pgtype.UUID) (LockRateCar
 }
 
 const PageCustomers = `-- name: PageCustomers :many
-SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id
+SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, c.first_rate_card_id, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id
 WHERE c.id < $1 ORDER BY c.id DESC LIMIT $2
 `
 
@@ -496,6 +497,7 @@ func (q *Queries) PageCustomers(ctx context.Context, before pgtype.UUID, pageSiz
 			&i.Customer.RateCardID,
 			&i.Customer.Metadata,
 			&i.Customer.CreatedAt,
+			&i.Customer.FirstRateCardID,
 			&i.Ver,
 			&i.Frozen,
 		); err != nil {

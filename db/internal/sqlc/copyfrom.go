@@ -9,6 +9,58 @@ import (
 	"context"
 )
 
+// iteratorForAddBacktestLines implements pgx.CopyFromSource.
+type iteratorForAddBacktestLines struct {
+	rows                 []AddBacktestLinesParams
+	skippedFirstNextCall bool
+}
+
+func (r *iteratorForAddBacktestLines) Next() bool {
+	if len(r.rows) == 0 {
+		return false
+	}
+	if !r.skippedFirstNextCall {
+		r.skippedFirstNextCall = true
+		return true
+	}
+	r.rows = r.rows[1:]
+	return len(r.rows) > 0
+}
+
+func (r iteratorForAddBacktestLines) Values() ([]interface{}, error) {
+	return []interface{}{
+		r.rows[0].BacktestID,
+		r.rows[0].CustomerID,
+		r.rows[0].Unit,
+		r.rows[0].Product,
+		r.rows[0].Model,
+		r.rows[0].BookedEvents,
+		r.rows[0].BookedCredits,
+		r.rows[0].BookedRevenue,
+		r.rows[0].BookedExpired,
+		r.rows[0].BookedBreakage,
+		r.rows[0].BookedCosted,
+		r.rows[0].BookedCost,
+		r.rows[0].TestedEvents,
+		r.rows[0].TestedRefused,
+		r.rows[0].TestedUnpriced,
+		r.rows[0].TestedCredits,
+		r.rows[0].TestedRevenue,
+		r.rows[0].TestedExpired,
+		r.rows[0].TestedBreakage,
+		r.rows[0].TestedCosted,
+		r.rows[0].TestedCost,
+	}, nil
+}
+
+func (r iteratorForAddBacktestLines) Err() error {
+	return nil
+}
+
+func (q *Queries) AddBacktestLines(ctx context.Context, arg []AddBacktestLinesParams) (int64, error) {
+	return q.db.CopyFrom(ctx, []string{"backtest_lines"}, []string{"backtest_id", "customer_id", "unit", "product", "model", "booked_events", "booked_credits", "booked_revenue", "booked_expired", "booked_breakage", "booked_costed", "booked_cost", "tested_events", "tested_refused", "tested_unpriced", "tested_credits", "tested_revenue", "tested_expired", "tested_breakage", "tested_costed", "tested_cost"}, &iteratorForAddBacktestLines{rows: arg})
+}
+
 // iteratorForAddEntries implements pgx.CopyFromSource.
 type iteratorForAddEntries struct {
 	rows                 []AddEntriesParams

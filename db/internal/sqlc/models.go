@@ -136,6 +136,61 @@ type AuditLog struct {
 	Detail    json.RawMessage
 }
 
+type Backtest struct {
+	ID          pgtype.UUID
+	CardID      pgtype.UUID
+	Tested      string
+	Document    []byte
+	EffectiveAt pgtype.Timestamptz
+	FromAt      pgtype.Timestamptz
+	UntilAt     pgtype.Timestamptz
+	Customers   []pgtype.UUID
+	Status      string
+	Fault       string
+	Total       pgtype.Int4
+	Seen        int32
+	CreatedAt   pgtype.Timestamptz
+	CreatedBy   string
+	StartedAt   pgtype.Timestamptz
+	EndedAt     pgtype.Timestamptz
+}
+
+type BacktestCustomer struct {
+	BacktestID   pgtype.UUID
+	CustomerID   pgtype.UUID
+	Currency     string
+	Events       int32
+	Refused      int32
+	RefusedFirst pgtype.Timestamptz
+	Unpriced     int32
+	Why          string
+	Fault        string
+}
+
+type BacktestLine struct {
+	BacktestID     pgtype.UUID
+	CustomerID     pgtype.UUID
+	Unit           string
+	Product        string
+	Model          string
+	BookedEvents   int32
+	BookedCredits  int64
+	BookedRevenue  int64
+	BookedExpired  int64
+	BookedBreakage int64
+	BookedCosted   int32
+	BookedCost     decimal.Decimal
+	TestedEvents   int32
+	TestedRefused  int32
+	TestedUnpriced int32
+	TestedCredits  int64
+	TestedRevenue  int64
+	TestedExpired  int64
+	TestedBreakage int64
+	TestedCosted   int32
+	TestedCost     decimal.Decimal
+}
+
 type Configuration struct {
 	OnlyRow bool
 	Ver     int64
@@ -163,13 +218,14 @@ type CostCatalogueDraft struct {
 }
 
 type Customer struct {
-	ID         pgtype.UUID
-	Entity     string
-	ExternalID pgtype.Text
-	Name       string
-	RateCardID pgtype.UUID
-	Metadata   json.RawMessage
-	CreatedAt  pgtype.Timestamptz
+	ID              pgtype.UUID
+	Entity          string
+	ExternalID      pgtype.Text
+	Name            string
+	RateCardID      pgtype.UUID
+	Metadata        json.RawMessage
+	CreatedAt       pgtype.Timestamptz
+	FirstRateCardID pgtype.UUID
 }
 
 type CustomerHead struct {
