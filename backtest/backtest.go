@@ -155,6 +155,9 @@ const (
 	reverse = "reverse"
 )
 
+// errHolds says why a customer is left out.
+var errHolds = errors.New("the customer has held credits; holds and captures are not decided again")
+
 // Run decides an operation of the period again, and takes in what was booked of it.
 func (c *Customer) Run(op *Operation) (err error) {
 	if op.Kind == consume || op.Kind == reverse {
@@ -469,6 +472,8 @@ func (c *Customer) change(op *Operation) error {
 		return c.assign(&r)
 	case "rfd":
 		return c.changeGrant(op, &r, r.GrantID)
+	case "hld":
+		return errHolds
 	}
 	id, err := credit.ParseID[credit.GrantID](r.ID)
 	if err != nil {

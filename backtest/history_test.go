@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -215,6 +216,26 @@ func TestThePublishedCardsGiveWhatWasBooked(t *testing.T) {
 	t.Logf("%d histories with %d consumptions that gave something back: %v", n, reversed, did)
 	if n > 50 && (reversed == 0 || did["explicit"] == 0 || did["expire"] == 0 || did["refund"] == 0) {
 		t.Error("the histories lack something")
+	}
+}
+
+// A customer who has held credits is left out, and told why: holds are not decided again.
+func TestHoldsAreLeftOut(t *testing.T) {
+	w := balancetest.New(t, func(o *balancetest.Options) { o.NoCache = true })
+	from := time.Now().Add(-time.Hour)
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 10*one)
+	w.Do(t, w.Consume(c, one))
+	b, err := w.Service.Backtest(context.Background(), backtest.Trial{}, from, time.Now().Add(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Customer(context.Background(), c, func(int) {}); err != nil {
+		t.Error(err)
+	}
+	w.Do(t, &balance.Hold{Consume: *w.Consume(c, one), Hold: credit.NewID[credit.HoldID](), For: time.Minute})
+	if _, _, err := b.Customer(context.Background(), c, func(int) {}); err == nil || !strings.Contains(err.Error(), "held credits") {
+		t.Error(err)
 	}
 }
 
