@@ -76,7 +76,7 @@ func ParseCounterKey(s string) (CounterKey, error) {
 		if len(words) < 5 || (k.Kind == SeenValue) != (len(words) == 6) {
 			return CounterKey{}, refusal
 		}
-		ok := isRateID(words[3])
+		var ok bool
 		k.Counter = words[3]
 		if k.Period, ok = parsePeriod(words[4]); !ok || !isRateID(k.Counter) {
 			return CounterKey{}, refusal
