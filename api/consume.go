@@ -41,25 +41,30 @@ type consumption struct {
 	kept      bool               // it was kept in quarantine, and may be of either form
 }
 
+// readBody reads the request's body as one consumption.
+func (in *consumption) readBody(c *call, r *reader) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := r.start(body); err != nil {
+		return err
+	}
+	if err := in.read(r, false); err != nil {
+		return err
+	}
+	return r.end()
+}
+
 // consume is POST /v1/consume. It is the path that everything else waits for: nothing here asks a database once its callers are known.
 func (s *Server) consume(ctx context.Context, c *call) error {
 	key, err := c.key()
 	if err != nil {
 		return err
 	}
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
 	var r reader
-	if err := r.start(body); err != nil {
-		return err
-	}
 	var in consumption
-	if err := in.read(&r, false); err != nil {
-		return err
-	}
-	if err := r.end(); err != nil {
+	if err := in.readBody(c, &r); err != nil {
 		return err
 	}
 	op, err := s.consumeOperation(ctx, c, &r, &in, key)

@@ -381,19 +381,9 @@ func (s *Server) listAssignments(ctx context.Context, c *call) error {
 
 // quote is POST /v1/quote: what a consumption would cost and who would pay.
 func (s *Server) quote(ctx context.Context, c *call) error {
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
 	var r reader
-	if err := r.start(body); err != nil {
-		return err
-	}
 	in := consumption{quoted: true}
-	if err := in.read(&r, false); err != nil {
-		return err
-	}
-	if err := r.end(); err != nil {
+	if err := in.readBody(c, &r); err != nil {
 		return err
 	}
 	op, err := s.consumeOperation(ctx, c, &r, &in, "")

@@ -21,19 +21,9 @@ func (s *Server) createHold(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
 	var r reader
-	if err := r.start(body); err != nil {
-		return err
-	}
 	in := consumption{holding: true}
-	if err := in.read(&r, false); err != nil {
-		return err
-	}
-	if err := r.end(); err != nil {
+	if err := in.readBody(c, &r); err != nil {
 		return err
 	}
 	switch {

@@ -237,6 +237,14 @@ func (o *Consume) serviceAt(at time.Time) time.Time {
 	return o.At.UTC().Truncate(time.Microsecond)
 }
 
+// sumOf is what draws come to.
+func sumOf(draws []credit.Draw) (sum credit.Amount) {
+	for _, d := range draws {
+		sum += d.Amount
+	}
+	return sum
+}
+
 // giveBack returns consumed credits to the grants that they were drawn from, the one drawn last first. What comes back to a grant that has
 // expired meanwhile is breakage at once. It returns what went to which grant, less than the amount only when less was ever drawn.
 func (d *decision) giveBack(unit string, amount credit.Amount) (returned []credit.Draw, err error) {

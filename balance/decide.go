@@ -209,12 +209,7 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 		usage := rating.Usage{At: ch.serviceAt, Lines: lines, Dims: ch.dims}
 		need.Cost = func(lock credit.RateLock) (credit.Amount, error) {
 			id, version := d.lockedTo(lock, card, unit.Code)
-			p, err := d.book.Price(id, version, usage, c, d.rates)
-			if len(c.missing) > 0 {
-				w := &want{counters: c.missing}
-				c.missing = nil
-				return 0, w
-			}
+			p, err := d.price(id, version, usage)
 			if err == nil {
 				priced = append(priced, p)
 			}
@@ -235,6 +230,16 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 		return ch, o.refusal(ch.sel, ch.unit, ch.scale)
 	}
 	return ch, nil
+}
+
+// price prices a usage with what the customer's counters stand at; what of them must be read first is a [want].
+func (d *decision) price(card credit.RateCardID, version int, u rating.Usage) (rating.Priced, error) {
+	p, err := d.book.Price(card, version, u, d.c, d.rates)
+	if missing := d.c.missing; len(missing) > 0 {
+		d.c.missing = nil
+		return rating.Priced{}, &want{counters: missing}
+	}
+	return p, err
 }
 
 // lockedTo says which card and version price what a grant with this lock pays for, when the event's card is another or none is locked. A lock
@@ -279,10 +284,7 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 	}
 	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "consume", ch.sel.Total, ch.unit, ch.serviceAt, o.Member, ch.dims
 	if len(returned) > 0 {
-		d.kind = "reverse"
-		for _, m := range d.changes.Movements[len(d.changes.Movements)-int(d.moved):] {
-			d.amount += m.Amount
-		}
+		d.kind, d.amount = "reverse", d.movedAmount()
 	}
 	left := available(c.grants, ch.unit, c.at)
 	return func(b []byte) ([]byte, error) {
@@ -380,12 +382,8 @@ func appendConsumeReceipt(b []byte, d *decision, o *Consume, ch *charge, returne
 	b = append(b, `,"draws":`...)
 	b = appendDraws(b, sel.Draws, scale)
 	if len(returned) > 0 {
-		var back credit.Amount
-		for _, r := range returned {
-			back += r.Amount
-		}
 		b = append(b, `,"given_back":"`...)
-		b = append(back.Append(b, scale), `","returns":`...)
+		b = append(sumOf(returned).Append(b, scale), `","returns":`...)
 		b = appendDraws(b, returned, scale)
 	}
 	b = append(b, `,"draw_order":`...)

@@ -2,7 +2,7 @@ package balance
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
@@ -36,8 +36,8 @@ const (
 )
 
 // CaptureHold consumes held credits: an amount, or what a usage costs at the hold's rate. The last capture ends the hold and lets go of the rest.
-// Past its deadline a hold holds nothing any more; within CaptureGrace the capture takes the credits from what the customer has, if it is
-// enough. The receipt is the JSON of a [HoldDocument].
+// Within CaptureGrace of the deadline it takes what nobody has let go of yet, or else the same from what the customer has, if it is enough. The
+// receipt is the JSON of a [HoldDocument].
 type CaptureHold struct {
 	Header
 	Hold   credit.HoldID
@@ -139,12 +139,7 @@ func (d *decision) cost(h *credit.Hold, amount credit.Amount, lines []rating.Lin
 	case h.Rate.Version == 0:
 		return 0, nil, credit.Invalid("/usage", "The hold is of an amount, not of a usage.")
 	}
-	p, err := d.book.Price(h.Rate.Card, h.Rate.Version, rating.Usage{At: h.ServiceAt, Lines: lines, Dims: h.Dims}, d.c, d.rates)
-	if len(d.c.missing) > 0 {
-		w := &want{counters: d.c.missing}
-		d.c.missing = nil
-		return 0, nil, w
-	}
+	p, err := d.price(h.Rate.Card, h.Rate.Version, rating.Usage{At: h.ServiceAt, Lines: lines, Dims: h.Dims})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -156,7 +151,10 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Status != credit.HoldOpen || !d.c.at.Before(h.ExpiresAt) {
+	if h.Status == credit.HoldOpen && !d.c.at.Before(h.ExpiresAt) {
+		h.Status = credit.HoldExpired // nobody has let go of it yet
+	}
+	if h.Status != credit.HoldOpen {
 		return nil, endedRefusal(h)
 	}
 	more, priced, err := d.cost(h, o.Amount, o.Usage)
@@ -289,11 +287,7 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 		doc.Reason = o.Reason
 	}
 	if len(returned) > 0 {
-		var back credit.Amount
-		for _, r := range returned {
-			back += r.Amount
-		}
-		doc.GivenBack = back.Format(scale)
+		doc.GivenBack = sumOf(returned).Format(scale)
 	}
 	return d.holdReceipt("captured", doc), nil
 }
@@ -456,6 +450,7 @@ func (d *decision) describeHold(h *credit.Hold, priced []rating.Priced) HoldDocu
 // holdSweep is how often a process looks for holds past their deadline, and how many it ends at once.
 const (
 	holdSweep      = 200 * time.Millisecond
+	holdSweepAgain = time.Second // after a fault
 	holdSweepBatch = 500
 )
 
@@ -469,42 +464,38 @@ func (s *Service) sweepHolds() {
 			return
 		case <-tick.C:
 		}
-		for s.endDueHolds() == holdSweepBatch {
-			select {
-			case <-s.stop:
-				return
-			default:
-			}
+		next := holdSweep
+		switch n, err := s.endDueHolds(); {
+		case err != nil:
+			s.log.Warn("holds past their deadline stay for now", "error", err)
+			next = holdSweepAgain
+		case n == holdSweepBatch:
+			next = time.Millisecond // there are more
 		}
+		tick.Reset(next)
 	}
 }
 
-// endDueHolds returns how many it found. What goes wrong is tried again in the next round.
-func (s *Service) endDueHolds() int {
+// endDueHolds returns how many it found. The error is about the first that could not be ended; the others were, and the next round tries again.
+func (s *Service) endDueHolds() (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Deadline)
 	defer cancel()
 	due, err := s.store.DueHolds(ctx, holdSweepBatch)
 	if err != nil {
-		s.log.Warn("look for due holds", "error", err)
-		return 0
+		return 0, err
 	}
 	ops := make([]Operation, len(due))
 	for i, h := range due {
 		ops[i] = &ExpireHold{Header: Header{Customer: h.Customer}, Hold: h.ID}
 	}
-	failed := 0
 	for i, r := range s.DoAll(ctx, ops) {
-		var refusal *credit.Error
-		if errors.As(r.Err, &refusal) && (refusal.Code == credit.HoldEnded || refusal.Code == credit.InvalidRequest) { // somebody was quicker, or moved the deadline
-			continue
-		}
-		if r.Err != nil {
-			failed++
-			s.log.Warn("end hold", "hold_id", due[i].ID, "error", r.Err)
+		switch credit.CodeOf(r.Err) {
+		case credit.HoldEnded, credit.InvalidRequest: // somebody was quicker, or moved the deadline
+		default:
+			if r.Err != nil && err == nil {
+				err = fmt.Errorf("end hold %s: %w", due[i].ID, r.Err)
+			}
 		}
 	}
-	if failed > 0 {
-		return 0
-	}
-	return len(due)
+	return len(due), err
 }

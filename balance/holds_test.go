@@ -3,6 +3,7 @@ package balance_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -376,4 +377,28 @@ func TestAHoldDoesNotWaitForAPublication(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// An extension that comes after the deadline is told that the hold has expired, also before anybody has let go of it. A process that only looks
+// lets go of nothing.
+func TestAnExtensionAfterTheDeadline(t *testing.T) {
+	w := balancetest.New(t, func(o *balancetest.Options) { o.Config.LooksOnly = true })
+	c, wallet := w.Customer(t)
+	w.Grant(t, c, wallet, 10*one)
+	op := hold(w, c, 5*one, time.Second)
+	d := held(t, w.Do(t, op))
+	time.Sleep(time.Until(time.Time(d.ExpiresAt)) + 600*time.Millisecond)
+	_, err := w.Service.Do(context.Background(), &balance.ExtendHold{Header: balance.Header{Customer: c, Key: w.Key()}, Hold: op.Hold, Amount: one})
+	var refusal *credit.Error
+	if !errors.As(err, &refusal) || refusal.Code != credit.HoldEnded || refusal.Fields["state"] != credit.HoldExpired {
+		t.Errorf("%v", err)
+	}
+	if h, err := w.Store.Hold(context.Background(), op.Hold); err != nil || h.Status != credit.HoldOpen {
+		t.Errorf("%+v, %v", h, err)
+	}
+	// A capture within the grace takes what nobody has let go of.
+	if d := held(t, w.Do(t, capture(w, c, op.Hold, 5*one, ""))); d.Captured != "5" || d.Status != credit.HoldCaptured {
+		t.Errorf("%+v", d)
+	}
+	mustVerify(t, w, c)
 }

@@ -240,11 +240,7 @@ func MustConserve(t testing.TB, w *World, customer credit.CustomerID) {
 // Card makes a rate card in CRD on which one of the meter "images" costs price credits from an instant on (zero: at once), and returns it.
 func (w *World) Card(t testing.TB, code string, standard bool, price string, from time.Time) credit.RateCardID {
 	t.Helper()
-	id := credit.NewID[credit.RateCardID]()
-	w.change(t, func(ctx context.Context, c *db.Catalog) error {
-		_, err := c.AddRateCard(ctx, db.RateCardRow{ID: id, Code: code, Unit: "CRD", Default: standard})
-		return err
-	})
+	id := w.NewCard(t, code, standard)
 	w.Publish(t, id, price, from)
 	return id
 }
@@ -252,13 +248,7 @@ func (w *World) Card(t testing.TB, code string, standard bool, price string, fro
 // Publish adds a version to a card of Card and returns it.
 func (w *World) Publish(t testing.TB, card credit.RateCardID, price string, from time.Time) db.RateCardVersionRow {
 	t.Helper()
-	var v db.RateCardVersionRow
-	w.change(t, func(ctx context.Context, c *db.Catalog) (err error) {
-		v, err = c.PublishRateCard(ctx, card, db.RateCardVersionRow{EffectiveAt: from, PublishedBy: "test",
-			Document: []byte(`{"meters":[{"code":"images"}],"rates":[{"id":"image","meter":"images","price":"` + price + `"}]}`)})
-		return err
-	})
-	return v
+	return w.PublishDocument(t, card, `{"meters":[{"code":"images"}],"rates":[{"id":"image","meter":"images","price":"`+price+`"}]}`, from)
 }
 
 // NewCard makes a rate card in CRD without a version.
@@ -272,13 +262,14 @@ func (w *World) NewCard(t testing.TB, code string, standard bool) credit.RateCar
 	return id
 }
 
-// PublishDocument adds a version to a card, in force from an instant.
-func (w *World) PublishDocument(t testing.TB, card credit.RateCardID, document string, from time.Time) {
+// PublishDocument adds a version to a card, in force from an instant, and returns it.
+func (w *World) PublishDocument(t testing.TB, card credit.RateCardID, document string, from time.Time) (v db.RateCardVersionRow) {
 	t.Helper()
-	w.change(t, func(ctx context.Context, c *db.Catalog) error {
-		_, err := c.PublishRateCard(ctx, card, db.RateCardVersionRow{EffectiveAt: from, PublishedBy: "test", Document: []byte(document)})
+	w.change(t, func(ctx context.Context, c *db.Catalog) (err error) {
+		v, err = c.PublishRateCard(ctx, card, db.RateCardVersionRow{EffectiveAt: from, PublishedBy: "test", Document: []byte(document)})
 		return err
 	})
+	return v
 }
 
 // TryPublish is PublishDocument, from now on, for what may be refused.
