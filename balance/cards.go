@@ -40,10 +40,10 @@ func (o *EndAssignment) decide(d *decision) (receipt, error) {
 	case o.To.IsZero():
 		to = d.c.at
 	case to.Before(d.c.at):
-		return nil, credit.Invalid("/valid_to", "An assignment ends now or later: what was used until now is priced by it.")
+		return nil, &ofState{credit.Invalid("/valid_to", "An assignment ends now or later: what was used until now is priced by it.")}
 	}
 	if !a.To.IsZero() && !a.To.After(d.c.at) {
-		return nil, credit.Invalid("/valid_to", "The assignment ended at %s.", Instant(a.To))
+		return nil, &ofState{credit.Invalid("/valid_to", "The assignment ended at %s.", Instant(a.To))}
 	}
 	if a.To = to; to.Before(a.From) {
 		a.To = a.From

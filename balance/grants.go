@@ -360,7 +360,7 @@ func (o *ExtendGrant) decide(d *decision) (receipt, error) {
 	case g.PastExpiry(d.c.at):
 		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s; more time is a new grant.", Instant(g.ExpiresAt))
 	case g.ExpiresAt.IsZero() || !until.IsZero() && !until.After(g.ExpiresAt):
-		return nil, credit.Invalid("/expires_at", "The grant already lives until %s.", expiryText(g))
+		return nil, &ofState{credit.Invalid("/expires_at", "The grant already lives until %s.", expiryText(g))}
 	}
 	if g, err = d.editable(o.Grant); err != nil {
 		return nil, err

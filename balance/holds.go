@@ -170,7 +170,7 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 			return nil, err
 		}
 		if len(h.Lines)+len(sel.Draws) > maxHoldLines {
-			return nil, credit.Errorf(credit.InvalidRequest, "A hold takes from at most %d grants, extensions counted anew.", maxHoldLines)
+			return nil, &ofState{credit.Errorf(credit.InvalidRequest, "A hold takes from at most %d grants, extensions counted anew.", maxHoldLines)}
 		}
 		d.take(h, sel.Draws)
 	}

@@ -551,8 +551,8 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 func (b *batch) judge(ctx context.Context, j *job) (result, error) {
 	for {
 		r := b.decide(j)
-		var w *want
-		if !errors.As(r.err, &w) {
+		w, more := errors.AsType[*want](r.err)
+		if !more {
 			return r, nil
 		}
 		if err := b.fetch(ctx, b.customers[j.op.header().Customer], w); err != nil {
@@ -590,12 +590,12 @@ func (b *batch) decide(j *job) result {
 	d := &decision{c: c, book: in.book, rates: rates{in.rates}, rules: in, job: j, ver: c.ver + 1, changes: &b.changes}
 	r, err := j.op.decide(d)
 	b.lane.draws = j.draws
-	if w := (*want)(nil); errors.As(err, &w) {
+	if _, more := errors.AsType[*want](err); more {
 		return result{err: err}
 	}
 	if err != nil {
 		c.undo = c.undo || j.hint == hintOK
-		if k := (*kept)(nil); errors.As(err, &k) {
+		if k, quarantine := errors.AsType[*kept](err); quarantine {
 			return b.keep(j, j.op.(*Consume), k)
 		}
 		if retries {
@@ -650,7 +650,10 @@ type denial struct {
 // after the caller was told no.
 func (b *batch) refuse(j *job, err error) result {
 	var e *credit.Error
-	if !errors.As(err, &e) || !j.keyed || !strings.HasPrefix(j.op.header().Key, clientKeys) || !finalRefusals[e.Code] {
+	if !errors.As(err, &e) || !j.keyed || !strings.HasPrefix(j.op.header().Key, clientKeys) {
+		return result{err: err}
+	}
+	if _, of := errors.AsType[*ofState](err); !of && !finalRefusals[e.Code] {
 		return result{err: err}
 	}
 	c := b.customers[j.op.header().Customer]
@@ -668,8 +671,13 @@ func (b *batch) refuse(j *job, err error) result {
 var finalRefusals = map[credit.Code]bool{
 	credit.InsufficientCredits: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
 	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true,
-	credit.InvalidRequest: true, // some of it depends on the state: an expiry that is no later than the one there is
 }
+
+// ofState is a refusal that the customer's state has brought about though its code does not say so, such as of an expiry that is no later than the
+// one there is: another attempt with the same key must not be refused for another reason, or carried out.
+type ofState struct{ error }
+
+func (s *ofState) Unwrap() error { return s.error }
 
 func replay(known db.StoredAnswer, h *Header) result {
 	if known.Request != h.Request {
