@@ -29,15 +29,16 @@ func (s *Server) createHold(ctx context.Context, c *call) error {
 	switch {
 	case in.expiresIn == 0:
 		return credit.Invalid("/expires_in", "This field is required.")
+	case in.response != nil:
+		return credit.Invalid("/response", "What is not known yet is held as an amount or a usage.")
+	case in.unpriced != "":
+		return credit.Invalid("/on_unpriced", "What cannot be priced cannot be held.")
 	case in.partial:
 		return credit.Invalid("/partial", "A hold is all or nothing.")
 	}
 	op, err := s.consumeOperation(ctx, c, &r, &in, key)
 	if err != nil {
 		return err
-	}
-	if op.Response != nil {
-		return credit.Invalid("/response", "What is not known yet is held as an amount or a usage.")
 	}
 	op.Request = balance.RequestDigest("hold", string(op.Request[:]), strconv.Itoa(in.expiresIn))
 	return c.do(ctx, http.StatusCreated, &balance.Hold{Consume: *op, Hold: credit.NewID[credit.HoldID](), For: time.Duration(in.expiresIn) * time.Second})

@@ -29,6 +29,8 @@ func TestHolds(t *testing.T) {
 		{"customer": "acme", "unit": "CRD", "amount": "1"}, {"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 0},
 		{"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 86401}, {"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 5, "partial": true},
 		{"customer": "acme", "expires_in": 5},
+		{"customer": "acme", "unit": "CRD", "amount": "1", "expires_in": 5, "on_unpriced": "quarantine"},
+		{"customer": "acme", "expires_in": 5, "response": object{"provider": "openai", "model": "gpt-4o", "usage": object{"prompt_tokens": 1}}},
 	} {
 		post("/v1/holds", bad).problem(t, 400, credit.InvalidRequest)
 	}
