@@ -35,6 +35,9 @@ func (c *apiCmd) Run(ctx context.Context, env environ) error {
 }
 
 func newAPI(p *product, f webhookFlags) (*api.Server, error) {
+	if _, err := f.mail(); err != nil { // the worker uses it; both are told of what is wrong
+		return nil, err
+	}
 	return api.New(api.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, Tracer: p.tracer(), Redis: p.pingRedis(), Version: version(),
 		Webhooks: f.allow(),

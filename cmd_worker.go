@@ -37,10 +37,19 @@ type workerFlags struct {
 type webhookFlags struct {
 	WebhookAllowPrivate bool `env:"TALLYSTICK_WEBHOOK_ALLOW_PRIVATE" help:"Let webhook endpoints have private, loopback and other addresses that are not public."`
 	WebhookAllowHTTP    bool `name:"webhook-allow-http" env:"TALLYSTICK_WEBHOOK_ALLOW_HTTP" help:"Let webhook endpoints be plain HTTP."`
+	SMTP                string `env:"TALLYSTICK_SMTP" placeholder:"URL" help:"Mail server for endpoints that are mail addresses: smtp://user:password@host:587?from=address, or smtps://. Empty: there are none."`
 }
 
 func (f webhookFlags) allow() webhook.Allow {
-	return webhook.Allow{Private: f.WebhookAllowPrivate, HTTP: f.WebhookAllowHTTP}
+	return webhook.Allow{Private: f.WebhookAllowPrivate, HTTP: f.WebhookAllowHTTP, Mail: f.SMTP != ""}
+}
+
+// mail is the mail server; nil: none.
+func (f webhookFlags) mail() (*webhook.SMTP, error) {
+	if f.SMTP == "" {
+		return nil, nil
+	}
+	return webhook.ParseSMTP(f.SMTP)
 }
 
 // Run works until ctx ends.
@@ -65,9 +74,13 @@ func (c *workerCmd) Run(ctx context.Context, env environ) error {
 }
 
 func workerConfig(p *product, f workerFlags, address, namespace string) (worker.Config, error) {
+	smtp, err := f.mail()
+	if err != nil {
+		return worker.Config{}, err
+	}
 	cfg := worker.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, RecogniseEvery: f.RecogniseEvery, StartsPerSecond: f.StartsPerSecond,
-		Temporal: client.Options{HostPort: address, Namespace: namespace}, Webhooks: f.allow(), Version: version(),
+		Temporal: client.Options{HostPort: address, Namespace: namespace}, Webhooks: f.allow(), Mail: smtp, Version: version(),
 	}
 	if p.tracing != nil {
 		tracing, err := temporalotel.NewTracingInterceptor(temporalotel.TracerOptions{

@@ -93,7 +93,9 @@ func shownOnce(status int, row db.EndpointRow, secret []byte) (o db.Outcome, err
 	if o.Kept, err = json.Marshal(doc); err != nil {
 		return o, fmt.Errorf("write document: %w", err)
 	}
-	doc.Secret = webhook.FormatSecret(secret)
+	if !webhook.IsMail(row.URL) { // nothing is signed for those
+		doc.Secret = webhook.FormatSecret(secret)
+	}
 	if o.Answer, err = json.Marshal(doc); err != nil {
 		return o, fmt.Errorf("write document: %w", err)
 	}
@@ -204,6 +206,9 @@ func (s *Server) rotateSecret(ctx context.Context, c *call) error {
 	secret := webhook.NewSecret()
 	return c.change(ctx, "rotate_webhook_secret", id.String(), func(ctx context.Context, cat *db.Catalog) (db.Outcome, error) {
 		row, err := cat.RotateSecret(ctx, id, secret, time.Duration(overlap)*time.Second)
+		if err == nil && webhook.IsMail(row.URL) {
+			err = credit.Errorf(credit.InvalidRequest, "Messages to a mail address are not signed.")
+		}
 		if err != nil {
 			return db.Outcome{}, err
 		}

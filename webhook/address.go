@@ -18,6 +18,7 @@ import (
 type Allow struct {
 	Private bool // any address: private, loopback and link-local ones too
 	HTTP    bool // plain HTTP
+	Mail    bool // mail addresses: there is a server that takes messages for them
 }
 
 const maxURL = 2048
@@ -25,6 +26,12 @@ const maxURL = 2048
 // CheckURL refuses, with an Error coded invalid_request, what is no URL of an endpoint: absolute, https, with a host, without credentials
 // and fragment. A host that is an address is checked here too; a name when it is dialled, and every time.
 func CheckURL(s string, allow Allow) error {
+	if IsMail(s) {
+		if !allow.Mail {
+			return credit.Errorf(credit.InvalidRequest, "There is no mail server to send messages to addresses by.")
+		}
+		return mailAddress(strings.TrimPrefix(s, mailScheme))
+	}
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || len(s) > maxURL || u.Host == "" || u.Hostname() == "" || u.Opaque != "" || strings.ContainsFunc(s, unprintable):

@@ -212,7 +212,7 @@ func TestAttempts(t *testing.T) {
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	defer close(release)
-	c := NewClient(Timing{Timeout: 500 * time.Millisecond}, Allow{Private: true, HTTP: true}, "test")
+	c := NewClient(Timing{Timeout: 500 * time.Millisecond}, Allow{Private: true, HTTP: true}, nil, "test")
 	for path, want := range map[string]struct {
 		code  int
 		error string
@@ -228,12 +228,12 @@ func TestAttempts(t *testing.T) {
 	if elsewhere.Load() != 0 {
 		t.Error("a redirect was followed")
 	}
-	gone := NewClient(Timing{}, Allow{Private: true, HTTP: true}, "test")
+	gone := NewClient(Timing{}, Allow{Private: true, HTTP: true}, nil, "test")
 	p := &db.Pending{URL: "http://127.0.0.1:1/", Event: db.EventRow{ID: credit.NewID[credit.EventID](), Data: []byte("{}")}}
 	if a := gone.Attempt(t.Context(), p); a.Error != "the connection was refused" {
 		t.Errorf("nobody listens: %+v", a)
 	}
-	if a := NewClient(Timing{}, Allow{}, "test").Attempt(t.Context(), p); !strings.Contains(a.Error, "https") {
+	if a := NewClient(Timing{}, Allow{}, nil, "test").Attempt(t.Context(), p); !strings.Contains(a.Error, "https") {
 		t.Errorf("plain HTTP is no longer allowed: %+v", a)
 	}
 }

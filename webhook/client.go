@@ -55,18 +55,23 @@ func (t Timing) Delay(failures int) time.Duration {
 // others.
 type Client struct {
 	http    *http.Client
+	smtp    *SMTP // nil: no endpoint is a mail address
+	timeout time.Duration
 	allow   Allow
 	version string
 }
 
-// NewClient makes a client; version is of the program, for the User-Agent.
-func NewClient(t Timing, allow Allow, version string) *Client {
-	return newClient(t, allow, dialer(allow), version)
+// NewClient makes a client; smtp may be nil, version is of the program, for the User-Agent.
+func NewClient(t Timing, allow Allow, smtp *SMTP, version string) *Client {
+	allow.Mail = smtp != nil
+	c := newClient(t, allow, dialer(allow), version)
+	c.smtp = smtp
+	return c
 }
 
 func newClient(t Timing, allow Allow, d *net.Dialer, version string) *Client {
 	t = t.WithDefaults()
-	return &Client{allow: allow, version: version, http: &http.Client{
+	return &Client{allow: allow, version: version, timeout: t.Timeout, http: &http.Client{
 		Timeout:       t.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
@@ -83,7 +88,8 @@ const maxAnswer = 64 << 10
 // Gone is the status by which an endpoint says that it wants no more messages.
 const Gone = http.StatusGone
 
-// Attempt sends an event and tells what came of it: it is delivered when the answer's status is 2xx. RetryIn is left to the caller.
+// Attempt sends an event and tells what came of it: it is delivered when the answer's status is 2xx, or when the mail
+// server has taken it. RetryIn is left to the caller.
 func (c *Client) Attempt(ctx context.Context, p *db.Pending) db.Attempt {
 	a := db.Attempt{At: time.Now()}
 	a.Code, a.Error = c.send(ctx, p, a.At)
@@ -95,6 +101,9 @@ func (c *Client) send(ctx context.Context, p *db.Pending, at time.Time) (code in
 	var refused *credit.Error
 	if errors.As(CheckURL(p.URL, c.allow), &refused) { // what is allowed may have changed
 		return 0, refused.Detail
+	}
+	if IsMail(p.URL) {
+		return c.smtp.send(ctx, p, at, c.timeout)
 	}
 	body, err := Body(p.Event)
 	if err != nil {

@@ -44,6 +44,7 @@ type Config struct {
 	ReconcileEvery  time.Duration // between searches for grants and refunds that have lost their workflow; 1 hour
 
 	Webhooks webhook.Allow  // endpoints besides public ones over HTTPS
+	Mail     *webhook.SMTP  // the server for endpoints that are mail addresses; nil: there are none
 	Timing   webhook.Timing // of webhook deliveries
 	Version  string         // of the program, for those who get webhooks
 
@@ -115,7 +116,7 @@ func newWorker(cfg Config) (*worker, error) {
 	return &worker{
 		cfg: cfg, log: cfg.Log, store: cfg.Store, service: cfg.Service, client: c, metrics: m,
 		starts: rate.NewLimiter(rate.Limit(cfg.StartsPerSecond), max(1, cfg.StartsPerSecond/4)),
-		webhooks: &deliveries{store: cfg.Store, client: webhook.NewClient(timing, cfg.Webhooks, cfg.Version), timing: timing, metrics: m,
+		webhooks: &deliveries{store: cfg.Store, client: webhook.NewClient(timing, cfg.Webhooks, cfg.Mail, cfg.Version), timing: timing, metrics: m,
 			failed: cfg.Log.WarnContext, free: make(chan struct{}, deliverAtOnce), busy: make(map[credit.EndpointID]int)},
 	}, nil
 }
