@@ -38,7 +38,9 @@ type letterTaken struct {
 	body     []byte
 }
 
-func (s *mailServer) NewSession(*smtp.Conn) (smtp.Session, error) { return &mailSession{server: s}, nil }
+func (s *mailServer) NewSession(*smtp.Conn) (smtp.Session, error) {
+	return &mailSession{server: s}, nil
+}
 
 type mailSession struct {
 	server *mailServer
@@ -229,9 +231,9 @@ func TestMailAddresses(t *testing.T) {
 
 func TestParseSMTP(t *testing.T) {
 	for s, want := range map[string]SMTP{
-		"smtp://mail.example.com?from=a@example.com":                        {Host: "mail.example.com", Port: 587, From: "a@example.com", Security: "starttls"},
-		"smtp://u:p%40s@mail.example.com:2525/?from=a@example.com":          {Host: "mail.example.com", Port: 2525, Username: "u", Password: "p@s", From: "a@example.com", Security: "starttls"},
-		"smtps://mail.example.com?from=a@example.com":                       {Host: "mail.example.com", Port: 465, From: "a@example.com", Security: "tls"},
+		"smtp://mail.example.com?from=a@example.com":                         {Host: "mail.example.com", Port: 587, From: "a@example.com", Security: "starttls"},
+		"smtp://u:p%40s@mail.example.com:2525/?from=a@example.com":           {Host: "mail.example.com", Port: 2525, Username: "u", Password: "p@s", From: "a@example.com", Security: "starttls"},
+		"smtps://mail.example.com?from=a@example.com":                        {Host: "mail.example.com", Port: 465, From: "a@example.com", Security: "tls"},
 		"smtp://127.0.0.1:" + strconv.Itoa(25) + "?security=none&from=a@b.c": {Host: "127.0.0.1", Port: 25, From: "a@b.c", Security: "none"},
 	} {
 		if got, err := ParseSMTP(s); err != nil || *got != want {
