@@ -41,7 +41,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 	}
 	for role, want := range map[roles][]string{
 		product: {"POST /v1/consume", "POST /v1/consume/batch", "POST /v1/quote", "POST /v1/holds", "POST /v1/holds/:hold/extend", "POST /v1/holds/:hold/capture", "POST /v1/holds/:hold/release"},
-		support: {"POST /v1/customers", "PATCH /v1/customers/:customer", "POST /v1/customers/:customer/members", "POST /v1/wallets", "PATCH /v1/wallets/:wallet",
+		support: {"POST /v1/alert_rules", "PATCH /v1/alert_rules/:alert_rule", "DELETE /v1/alert_rules/:alert_rule", "POST /v1/customers", "PATCH /v1/customers/:customer", "POST /v1/customers/:customer/members", "POST /v1/wallets", "PATCH /v1/wallets/:wallet",
 			"POST /v1/grants", "POST /v1/grants/:grant/issue", "POST /v1/grants/:grant/extend", "POST /v1/grants/:grant/void", "POST /v1/grants/:grant/freeze",
 			"POST /v1/grants/:grant/unfreeze", "POST /v1/grants/:grant/refunds/preview", "POST /v1/grants/:grant/refunds", "POST /v1/quote", "POST /v1/holds/:hold/release",
 			"POST /v1/customers/:customer/rate_card_assignments", "POST /v1/customers/:customer/rate_card_assignments/:assignment/end",
@@ -54,7 +54,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/cost_catalogues/drafts", "DELETE /v1/cost_catalogues/drafts/:cost_draft", "POST /v1/cost_catalogues/drafts/:cost_draft/publish",
 			"POST /v1/cost_catalogues/:cost_catalogue/rate_card", "POST /v1/quarantined_usage/retry", "POST /v1/quarantined_usage/:quarantined/retry",
 			"POST /v1/quarantined_usage/:quarantined/discard"},
-		ops: {"POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze", "POST /v1/webhook_endpoints", "PATCH /v1/webhook_endpoints/:webhook_endpoint",
+		ops: {"POST /v1/alert_rules", "PATCH /v1/alert_rules/:alert_rule", "DELETE /v1/alert_rules/:alert_rule", "POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze", "POST /v1/webhook_endpoints", "PATCH /v1/webhook_endpoints/:webhook_endpoint",
 			"DELETE /v1/webhook_endpoints/:webhook_endpoint", "POST /v1/webhook_endpoints/:webhook_endpoint/rotate_secret",
 			"POST /v1/webhook_endpoints/:webhook_endpoint/test", "POST /v1/webhook_endpoints/:webhook_endpoint/replay"},
 	} {

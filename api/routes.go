@@ -46,6 +46,13 @@ func (s *Server) table() []route {
 		{Method: get, Path: "/v1/wallets/:wallet/balance", Roles: anyRole, handle: s.walletBalanceAt, timeout: look},
 		{Method: get, Path: "/v1/wallets/:wallet/history", Roles: support | finance | ops, handle: s.walletHistory, timeout: look},
 
+		{Method: post, Path: "/v1/alert_rules", Roles: support | ops, handle: s.createAlertRule, timeout: look},
+		{Method: get, Path: "/v1/alert_rules", Roles: anyRole, handle: s.listAlertRules, timeout: look},
+		{Method: get, Path: "/v1/alert_rules/:alert_rule", Roles: anyRole, handle: s.getAlertRule, timeout: look},
+		{Method: patch, Path: "/v1/alert_rules/:alert_rule", Roles: support | ops, handle: s.updateAlertRule, timeout: look},
+		{Method: remove, Path: "/v1/alert_rules/:alert_rule", Roles: support | ops, handle: s.endAlertRule, timeout: look},
+		{Method: get, Path: "/v1/alerts", Roles: anyRole, handle: s.listAlerts, timeout: look},
+
 		{Method: post, Path: "/v1/grants", Roles: support, handle: s.createGrant, timeout: look},
 		{Method: get, Path: "/v1/grants", Roles: anyRole, handle: s.listGrants, timeout: look},
 		{Method: get, Path: "/v1/grants/:grant", Roles: anyRole, handle: s.getGrant, timeout: look},
