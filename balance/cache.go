@@ -134,8 +134,8 @@ func (c *Cache) balances(snap *snapshot) string {
 
 // store brings snapshots into the cache. Those of which only amounts have changed since their customer was cached are confirmed; it
 // returns those that turn out to need a load, and the others are loaded at once. The time that a snapshot has waited is taken off
-// the time it may live; instead of one that is too old, what is cached is dropped.
-func (c *Cache) store(ctx context.Context, snaps map[credit.CustomerID]*snapshot) (again map[credit.CustomerID]*snapshot, _ error) {
+// the time it may live; instead of one that is too old, what is cached is dropped. changed says that their customers have had operations.
+func (c *Cache) store(ctx context.Context, snaps map[credit.CustomerID]*snapshot, changed bool) (again map[credit.CustomerID]*snapshot, _ error) {
 	confirmed := make([]credit.CustomerID, 0, len(snaps)) // the customer of each command; zero: not a confirmation
 	cmds, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for id, s := range snaps {
@@ -158,9 +158,12 @@ func (c *Cache) store(ctx context.Context, snaps map[credit.CustomerID]*snapshot
 			}
 			confirmed = append(confirmed, id)
 		}
+		if changed {
+			markChanged(ctx, p, snaps)
+		}
 		return nil
 	})
-	for i, cmd := range cmds {
+	for i, cmd := range cmds[:min(len(cmds), len(confirmed))] {
 		if confirmed[i].IsZero() {
 			continue
 		}
@@ -179,9 +182,9 @@ func (c *Cache) store(ctx context.Context, snaps map[credit.CustomerID]*snapshot
 
 // load stores whole snapshots.
 func (c *Cache) load(ctx context.Context, snaps map[credit.CustomerID]*snapshot) error {
-	again, err := c.store(ctx, snaps)
+	again, err := c.store(ctx, snaps, false)
 	if err == nil && len(again) > 0 {
-		_, err = c.store(ctx, again)
+		_, err = c.store(ctx, again, false)
 	}
 	return err
 }

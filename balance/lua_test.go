@@ -257,18 +257,18 @@ func TestLoadNeverGoesBack(t *testing.T) {
 	// A confirmation is as good as a load of the same, and refused where another shape or epoch is cached.
 	next := at("0000000A", 1<<60+1, 50)
 	formed(next)[id].amountsOnly = true
-	if again, err := c.store(ctx, next); err != nil || len(again) > 0 || c.rdb.HGet(ctx, cacheKey(id), "a1").Val() != "50" || c.rdb.HGet(ctx, cacheKey(id), "v").Val() != "1152921504606846977" {
+	if again, err := c.store(ctx, next, true); err != nil || len(again) > 0 || c.rdb.HGet(ctx, cacheKey(id), "a1").Val() != "50" || c.rdb.HGet(ctx, cacheKey(id), "v").Val() != "1152921504606846977" {
 		t.Fatalf("confirming: %v, %v, %v", again, err, c.rdb.HGetAll(ctx, cacheKey(id)).Val())
 	}
 	old := at("0000000A", 1<<60, 40)
 	formed(old)[id].amountsOnly = true
-	if again, err := c.store(ctx, old); err != nil || len(again) > 0 || c.rdb.HGet(ctx, cacheKey(id), "a1").Val() != "50" {
+	if again, err := c.store(ctx, old, true); err != nil || len(again) > 0 || c.rdb.HGet(ctx, cacheKey(id), "a1").Val() != "50" {
 		t.Fatalf("confirming an old version: %v, %v", again, err)
 	}
 	other := at("0000000A", 1<<60+2, 60)
 	other[id].grants[0].Scope = credit.Scope{"model": {"a"}}
 	formed(other)[id].amountsOnly = true
-	if again, err := c.store(ctx, other); err != nil || len(again) != 1 || again[id].amountsOnly {
+	if again, err := c.store(ctx, other, true); err != nil || len(again) != 1 || again[id].amountsOnly {
 		t.Fatalf("confirming another shape: %v, %v", again, err)
 	}
 	ttl := c.rdb.PTTL(ctx, cacheKey(id)).Val()

@@ -199,7 +199,7 @@ func (p *pusher) work() {
 		p.mu.Unlock()
 		p.svc.failpoint("pushing")
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		again, err := p.svc.cache.store(ctx, batch)
+		again, err := p.svc.cache.store(ctx, batch, true)
 		cancel()
 		p.svc.failpoint("pushed")
 		if err == nil {

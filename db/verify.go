@@ -31,6 +31,9 @@ var Invariants = []Invariant{
 	{"refunds are of what was taken back", "refunds", sqlc.VerifyRefunds, idOf[credit.RefundID]},
 	{"nothing is posted ahead", "customers", sqlc.VerifyMarks, idOf[credit.CustomerID]},
 	{"sub-ledger is what was posted", "grants", sqlc.VerifyCarrying, idOf[credit.GrantID]},
+	{"no usage is counted ahead", "customers", sqlc.VerifyUsageMarks, idOf[credit.CustomerID]},
+	{"usage slices are what was consumed", "slices", sqlc.VerifySlices, idOf[credit.CustomerID]},
+	{"usage hours are the sums of slices", "hours", sqlc.VerifyHours, idOf[credit.CustomerID]},
 	{"control accounts equal sub-ledgers", "accounts", sqlc.VerifyAccounts, func(s string) string { return s }},
 }
 

@@ -59,6 +59,9 @@ func newBooks(t *testing.T) *books {
 		if _, err := s.RecogniseCustomer(ctx, x.ID); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.CountUsage(ctx, x.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.SettleRefund(ctx, paid, db.Settlement{Method: "manual", Reference: "1", At: on(1, 5)}); err != nil {
 		t.Fatal(err)
@@ -104,6 +107,7 @@ func TestPlantedBreaks(t *testing.T) {
 		entries, grants, movements, histories = "journal entries balance", "grants conserve", "movements leave what they say", "histories have no gap"
 		operations, keys, refunds             = "operations move what they say", "keys answer with their own operation", "refunds are of what was taken back"
 		ahead, subLedger, accounts            = "nothing is posted ahead", "sub-ledger is what was posted", "control accounts equal sub-ledgers"
+		uncounted, sliced, hours              = "no usage is counted ahead", "usage slices are what was consumed", "usage hours are the sums of slices"
 	)
 	grant := func(b *books) string { return b.g.ID.String() }
 	customer := func(b *books) string { return b.customer.ID.String() }
@@ -136,22 +140,26 @@ func TestPlantedBreaks(t *testing.T) {
 		{"a counter moved", "UPDATE grants SET avail = avail - 1, consumed = consumed + 1 WHERE id = $1", []string{grants}, grant, "available is 450, its movements make 451"},
 		{"a counter lost", "ALTER TABLE grants DROP CONSTRAINT grant_conserves; UPDATE grants SET avail = avail - 1 WHERE id = '$1'", []string{grants}, grant, "its parts are 999"},
 		{"a movement's amount changed", "UPDATE movements SET amount = amount + 1 WHERE grant_id = $1 AND ver = 2",
-			[]string{grants, movements, operations, subLedger}, grant, "consumed is 449, its movements make 450"},
+			[]string{grants, movements, operations, subLedger, sliced}, grant, "consumed is 449, its movements make 450"},
 		{"what a movement leaves changed", "UPDATE movements SET after = after + 1 WHERE grant_id = $1 AND ver = 2", []string{movements}, grant, "operation 2 says that it leaves 668"},
 		{"a movement deleted", "DELETE FROM movements WHERE grant_id = $1 AND ver = $4", []string{grants, operations}, grant, "available is 451"},
 		{"a movement of nothing", "INSERT INTO movements VALUES ($1, 9999, 0, 'available', 'consumed', 1, 450)",
 			[]string{grants, operations}, grant, "available is 451, its movements make 450"},
-		{"an operation deleted", "DELETE FROM operations WHERE customer_id = $2 AND ver = 3", []string{histories, operations, keys}, customer, "operation 4 is not preceded by operation 3"},
+		{"an operation deleted", "DELETE FROM operations WHERE customer_id = $2 AND ver = 3", []string{histories, operations, keys, sliced}, customer, "operation 4 is not preceded by operation 3"},
 		{"the last operation deleted", "DELETE FROM operations WHERE customer_id = $2 AND ver = $4", []string{histories, operations, keys}, customer, "its newest operation is"},
 		{"an operation's amount changed", "UPDATE operations SET amount = amount + 1 WHERE customer_id = $2 AND ver = 2", []string{operations}, customer, "operation 2 moved 334"},
 		{"time turned back", "UPDATE operations SET at = at - interval '3 days' WHERE customer_id = $2 AND ver = 5", []string{histories}, customer, "operation 5 is earlier"},
-		{"the head lost operations", "UPDATE customer_heads SET ver = 2 WHERE customer_id = $2", []string{histories, ahead}, customer, "its head is at 2"},
+		{"the head lost operations", "UPDATE customer_heads SET ver = 2 WHERE customer_id = $2", []string{histories, ahead, uncounted}, customer, "its head is at 2"},
 		{"a key answers for nothing", "UPDATE idempotency_keys SET ver = 9999 WHERE customer_id = $2 AND ver = 2", []string{keys}, nothing, "operation 9999"},
 		{"a key answers for another", "UPDATE idempotency_keys SET ver = 3 WHERE customer_id = $2 AND ver = 2", []string{keys}, nothing, "another key"},
 		{"a refund of more", "UPDATE refunds SET units = units + 1 WHERE id = $3", []string{refunds}, refund, "is of 51 credits, its operation took 50"},
 		{"a refund of more money than was paid", "UPDATE refunds SET money_minor = 9999 WHERE id = $3", []string{refunds}, refund, "its price was 9999"},
 		{"a refund paid and not posted", "UPDATE refunds SET status = 'settled', settled_at = now() WHERE id = $3", []string{accounts}, nothing, "acme 2020 the sub-ledger is"},
 		{"posted ahead", "UPDATE recognition_marks SET ver = 9999 WHERE customer_id = $2", []string{ahead, subLedger}, customer, "up to operation 9999"},
+		{"counted ahead", "UPDATE usage_marks SET ver = 9999 WHERE customer_id = $2", []string{uncounted, sliced}, customer, "up to operation 9999"},
+		{"a slice changed", "UPDATE usage_slices SET consumed = consumed + 1 WHERE customer_id = $2 AND model = 'small'",
+			[]string{sliced, hours}, customer, "of 2026-01-02T12Z, chat small: 112 consumed, 0 of it overage, in 1 operations, by its movements 111, 0, 1"},
+		{"an hour lost", "DELETE FROM usage_hours WHERE customer_id = $2 AND hour < '2026-01-03'", []string{hours}, customer, "its slices sum to 444, 0, 2"},
 		{"money left the sub-ledger", "UPDATE grant_carrying SET posted_out = posted_out + 1 WHERE grant_id = $1", []string{subLedger, accounts}, grant, "by the cumulative rule"},
 		{"credits left the sub-ledger", "UPDATE grant_carrying SET disposed = disposed + 1 WHERE grant_id = $1", []string{subLedger}, grant, "by its movements 544"},
 		{"a line of the sub-ledger deleted", "DELETE FROM grant_carrying WHERE grant_id = $1", []string{subLedger, accounts}, grant, "in the sub-ledger: f"},

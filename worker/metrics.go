@@ -16,6 +16,10 @@ type metrics struct {
 	waiting, oldest                      *prometheus.GaugeVec
 	quarantined, quarantinedOldest       prometheus.Gauge
 
+	usageOperations          prometheus.Counter
+	usageLag                 prometheus.Histogram
+	usageBehind, usageOldest prometheus.Gauge
+
 	attempts                                                          *prometheus.CounterVec
 	deliveryLag                                                       prometheus.Histogram
 	deliveriesForgotten                                               prometheus.Counter
@@ -56,7 +60,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.webhooksOldest = prometheus.NewGauge(gauge("webhook_oldest_seconds", "Age of the oldest delivery that waits for an enabled webhook endpoint."))
 	m.eventsWaiting = prometheus.NewGauge(gauge("webhook_events_waiting", "Events for which no deliveries were made yet."))
 	m.endpointsDisabled = prometheus.NewGauge(gauge("webhook_endpoints_disabled", "Webhook endpoints disabled because they do not take deliveries."))
+	m.usageOperations = prometheus.NewCounter(counter("usage_operations_total", "Operations counted in slices of usage."))
+	m.usageLag = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: namespace, Subsystem: subsystem, Name: "usage_lag_seconds", Help: "From the first operation that a pass counted to when it had counted it.",
+		Buckets: []float64{0.1, 0.25, 0.5, 1, 2, 5, 15, 60, 300, 3600},
+	})
+	m.usageBehind = prometheus.NewGauge(gauge("usage_behind", "Customers with operations that were not counted at the last look at all of them."))
+	m.usageOldest = prometheus.NewGauge(gauge("usage_oldest_seconds", "Age of the oldest operation that was not counted at the last look at all customers."))
 	if r != nil {
+		r.MustRegister(m.usageOperations, m.usageLag, m.usageBehind, m.usageOldest)
 		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest, m.quarantined, m.quarantinedOldest, m.attempts, m.deliveryLag,
 			m.deliveriesForgotten, m.webhooksWaiting, m.webhooksOldest, m.eventsWaiting, m.endpointsDisabled)
 	}

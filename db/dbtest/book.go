@@ -84,12 +84,13 @@ type Move struct {
 	Amount        credit.Amount
 }
 
-// Operation is what Do writes. A zero At is that of the operation before, a zero ServiceAt is At.
+// Operation is what Do writes. A zero At is that of the operation before, a zero ServiceAt is At, Receipt "" is {}.
 type Operation struct {
 	Kind          string
 	At, ServiceAt time.Time
 	Dims          credit.Dimensions
 	Moves         []Move
+	Receipt       string
 	// Then runs in the same transaction, after the rows of the operation; nil: nothing.
 	Then func(tx pgx.Tx, ver int64) error
 }
@@ -111,13 +112,16 @@ func (c *Customer) Do(o Operation) {
 	if len(o.Dims) > 0 {
 		dims, _ = json.Marshal(o.Dims)
 	}
+	if o.Receipt == "" {
+		o.Receipt = "{}"
+	}
 	ver, key := c.Ver+1, fmt.Sprintf("%s/%d", c.ID, c.Ver+1)
 	digest := sha256.Sum256([]byte(key))
 	err := c.b.Store.Tx(context.Background(), func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT 1 FROM customer_heads WHERE customer_id = $1 FOR UPDATE", c.ID[:])
 		batch.Queue(`INSERT INTO operations (customer_id, ver, kind, amount, at, service_at, actor, request_id, key, unit, dims, receipt)
-			VALUES ($1, $2, $3, $4, $5, $6, 0, $1, $7, $8, $9, '{}')`, c.ID[:], ver, o.Kind, total, o.At, o.ServiceAt, key, Unit, dims)
+			VALUES ($1, $2, $3, $4, $5, $6, 0, $1, $7, $8, $9, $10)`, c.ID[:], ver, o.Kind, total, o.At, o.ServiceAt, key, Unit, dims, o.Receipt)
 		batch.Queue("INSERT INTO idempotency_keys (digest, request, customer_id, ver, status) VALUES ($1, $1, $2, $3, 200)", digest[:16], c.ID[:], ver)
 		for n, m := range o.Moves {
 			g := m.Grant

@@ -556,6 +556,47 @@ type Unit struct {
 	CreatedAt pgtype.Timestamptz
 }
 
+type UsageHour struct {
+	CustomerID pgtype.UUID
+	Unit       string
+	WalletID   pgtype.UUID
+	Hour       pgtype.Timestamptz
+	Consumed   int64
+	Overage    int64
+	Operations int64
+}
+
+type UsageMark struct {
+	CustomerID pgtype.UUID
+	Ver        int64
+	UpdatedAt  pgtype.Timestamptz
+}
+
+type UsageQuantity struct {
+	CustomerID pgtype.UUID
+	Hour       pgtype.Timestamptz
+	MemberID   pgtype.UUID
+	Product    string
+	Model      string
+	Meter      string
+	Quantity   decimal.Decimal
+}
+
+type UsageSlice struct {
+	CustomerID   pgtype.UUID
+	Hour         pgtype.Timestamptz
+	Unit         string
+	WalletID     pgtype.UUID
+	MemberID     pgtype.UUID
+	Product      string
+	Model        string
+	CostCurrency string
+	Consumed     int64
+	Overage      int64
+	Operations   int64
+	Cost         decimal.Decimal
+}
+
 type Wallet struct {
 	ID         pgtype.UUID
 	CustomerID pgtype.UUID

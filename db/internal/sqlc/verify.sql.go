@@ -306,6 +306,44 @@ func (q *Queries) VerifyHistories(ctx context.Context) ([]VerifyHistoriesRow, er
 	return items, nil
 }
 
+const VerifyHours = `-- name: VerifyHours :many
+SELECT customer_id::text AS subject, CASE
+    WHEN (coalesce(h.consumed, 0), coalesce(h.overage, 0), coalesce(h.operations, 0)) <> (coalesce(s.consumed, 0), coalesce(s.overage, 0), coalesce(s.operations, 0))
+    THEN format('of %s: %s consumed, %s of it overage, in %s operations, its slices sum to %s, %s, %s', to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24"Z"'),
+      coalesce(h.consumed, 0), coalesce(h.overage, 0), coalesce(h.operations, 0), coalesce(s.consumed, 0), coalesce(s.overage, 0), coalesce(s.operations, 0))
+  END AS detail
+FROM usage_hours AS h
+FULL JOIN (
+  SELECT customer_id, unit, wallet_id, hour, sum(consumed) AS consumed, sum(overage) AS overage, sum(operations) AS operations FROM usage_slices GROUP BY 1, 2, 3, 4
+) AS s USING (customer_id, unit, wallet_id, hour)
+`
+
+type VerifyHoursRow struct {
+	Subject string
+	Detail  interface{}
+}
+
+// Each hour of a wallet is the sum of its slices.
+func (q *Queries) VerifyHours(ctx context.Context) ([]VerifyHoursRow, error) {
+	rows, err := q.db.Query(ctx, VerifyHours)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []VerifyHoursRow{}
+	for rows.Next() {
+		var i VerifyHoursRow
+		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const VerifyKeys = `-- name: VerifyKeys :many
 SELECT k.digest::text AS subject, CASE
     WHEN o.ver IS NULL THEN format('answers with operation %s of a customer, which does not exist', k.ver)
@@ -481,6 +519,104 @@ func (q *Queries) VerifyRefunds(ctx context.Context) ([]VerifyRefundsRow, error)
 	items := []VerifyRefundsRow{}
 	for rows.Next() {
 		var i VerifyRefundsRow
+		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const VerifySlices = `-- name: VerifySlices :many
+WITH used AS (
+  SELECT g.customer_id, m.ver, m.n, g.id AS grant_id, g.wallet_id, w.unit, g.type,
+    CASE WHEN m.credit = 'consumed' THEN m.amount ELSE -m.amount END AS amount
+  FROM movements AS m
+  JOIN grants AS g ON g.id = m.grant_id
+  JOIN wallets AS w ON w.id = g.wallet_id
+  JOIN usage_marks AS k ON k.customer_id = g.customer_id AND m.ver <= k.ver
+  WHERE 'consumed' IN (m.debit, m.credit)
+), firsts AS (
+  SELECT DISTINCT ON (customer_id, ver) customer_id, ver, unit, wallet_id FROM used ORDER BY customer_id, ver, n, grant_id
+), facts AS (
+  SELECT customer_id, ver, unit, wallet_id, amount AS consumed, CASE type WHEN 'overage' THEN amount ELSE 0 END AS overage, 0 AS operations FROM used
+  UNION ALL
+  SELECT o.customer_id, o.ver, coalesce(f.unit, o.unit, ''), coalesce(f.wallet_id, '00000000-0000-0000-0000-000000000000'), 0, 0, 1
+  FROM operations AS o
+  JOIN usage_marks AS k ON k.customer_id = o.customer_id AND o.ver <= k.ver
+  LEFT JOIN firsts AS f ON f.customer_id = o.customer_id AND f.ver = o.ver
+  WHERE o.kind IN ('consume', 'capture', 'reverse')
+), made AS (
+  SELECT f.customer_id, date_trunc('hour', o.service_at, 'UTC') AS hour, f.unit, f.wallet_id,
+    coalesce(o.member_id, '00000000-0000-0000-0000-000000000000') AS member_id, coalesce(o.dims ->> 'product', '') AS product, coalesce(o.dims ->> 'model', '') AS model,
+    sum(f.consumed) AS consumed, sum(f.overage) AS overage, sum(f.operations) AS operations
+  FROM facts AS f
+  JOIN operations AS o ON o.customer_id = f.customer_id AND o.ver = f.ver
+  GROUP BY 1, 2, 3, 4, 5, 6, 7
+), kept AS (
+  SELECT customer_id, hour, unit, wallet_id, member_id, product, model, sum(consumed) AS consumed, sum(overage) AS overage, sum(operations) AS operations
+  FROM usage_slices GROUP BY 1, 2, 3, 4, 5, 6, 7
+)
+SELECT customer_id::text AS subject, CASE
+    WHEN (coalesce(k.consumed, 0), coalesce(k.overage, 0), coalesce(k.operations, 0)) <> (coalesce(m.consumed, 0), coalesce(m.overage, 0), coalesce(m.operations, 0))
+    THEN format('of %s, %s %s: %s consumed, %s of it overage, in %s operations, by its movements %s, %s, %s', to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24"Z"'),
+      product, model, coalesce(k.consumed, 0), coalesce(k.overage, 0), coalesce(k.operations, 0), coalesce(m.consumed, 0), coalesce(m.overage, 0), coalesce(m.operations, 0))
+  END AS detail
+FROM made AS m
+FULL JOIN kept AS k USING (customer_id, hour, unit, wallet_id, member_id, product, model)
+`
+
+type VerifySlicesRow struct {
+	Subject string
+	Detail  interface{}
+}
+
+// Each slice of usage is the sum of what the customer's operations up to the mark consumed, less what they gave back.
+func (q *Queries) VerifySlices(ctx context.Context) ([]VerifySlicesRow, error) {
+	rows, err := q.db.Query(ctx, VerifySlices)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []VerifySlicesRow{}
+	for rows.Next() {
+		var i VerifySlicesRow
+		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const VerifyUsageMarks = `-- name: VerifyUsageMarks :many
+SELECT k.customer_id::text AS subject,
+  CASE WHEN k.ver > coalesce(h.ver, 0) THEN format('usage is counted up to operation %s, its head is at %s', k.ver, coalesce(h.ver, 0)) END AS detail
+FROM usage_marks AS k
+LEFT JOIN customer_heads AS h ON h.customer_id = k.customer_id
+`
+
+type VerifyUsageMarksRow struct {
+	Subject string
+	Detail  interface{}
+}
+
+// Nothing has been counted that has not happened.
+func (q *Queries) VerifyUsageMarks(ctx context.Context) ([]VerifyUsageMarksRow, error) {
+	rows, err := q.db.Query(ctx, VerifyUsageMarks)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []VerifyUsageMarksRow{}
+	for rows.Next() {
+		var i VerifyUsageMarksRow
 		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
 			return nil, err
 		}
