@@ -139,7 +139,7 @@ func (s *Store) LookAtCustomer(ctx context.Context, customer credit.CustomerID, 
 		if err != nil {
 			return err
 		}
-		at, err := p.q.Now(ctx)
+		at, err := p.q.ClockNow(ctx)
 		if err != nil {
 			return fmt.Errorf("read the time: %w", err)
 		}

@@ -76,6 +76,8 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "fan events out", 250*time.Millisecond, w.fanOut) })
 	running.Go(func() { w.repeat(ctx, "deliver webhooks", 250*time.Millisecond, w.webhooks.take) })
 	running.Go(func() { w.repeat(ctx, "forget webhook deliveries", 10*time.Minute, w.forgetDeliveries) })
+	running.Go(func() { w.repeat(ctx, "read alert rules", time.Second, w.alerts.refresh) })
+	running.Go(func() { w.repeat(ctx, "look at customers for alerts", time.Second, w.alerts.lookAround) })
 	running.Go(func() { w.repeat(ctx, "measure webhooks", 5*time.Second, w.measureWebhooks) })
 	running.Go(func() { w.repeat(ctx, "measure the quarantine", 5*time.Second, w.measureQuarantine) })
 	running.Go(func() {
@@ -101,6 +103,7 @@ type worker struct {
 	swept   time.Time // when the whole cache was compared last
 
 	webhooks *deliveries
+	alerts   *alerts
 }
 
 func newWorker(cfg Config) (*worker, error) {
@@ -116,12 +119,14 @@ func newWorker(cfg Config) (*worker, error) {
 		return nil, fmt.Errorf("make Temporal client: %w", err)
 	}
 	m, timing := newMetrics(cfg.Registry), cfg.Timing.WithDefaults()
-	return &worker{
+	w := &worker{
 		cfg: cfg, log: cfg.Log, store: cfg.Store, service: cfg.Service, client: c, metrics: m,
 		starts: rate.NewLimiter(rate.Limit(cfg.StartsPerSecond), max(1, cfg.StartsPerSecond/4)),
 		webhooks: &deliveries{store: cfg.Store, client: webhook.NewClient(timing, cfg.Webhooks, cfg.Mail, cfg.Version), timing: timing, metrics: m,
 			failed: cfg.Log.WarnContext, free: make(chan struct{}, deliverAtOnce), busy: make(map[credit.EndpointID]int)},
-	}, nil
+	}
+	w.alerts = &alerts{worker: w}
+	return w, nil
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -54,12 +54,10 @@ DELETE FROM alerts WHERE rule_id = @rule_id AND customer_id = @customer_id;
 -- name: StandingGrants :many
 -- Grants of a customer that are open, or that operations after a version are about to move, as they stood at that version: what of them was
 -- available by their newest movement up to then, -1 of one that had not been issued yet.
-SELECT g.id, g.wallet_id, w.unit, g.type, g.frozen, g.effective_at, g.expires_at, g.amount, coalesce(m.after, -1)::bigint AS avail
+SELECT g.id, g.wallet_id, w.unit, g.type, g.frozen, g.effective_at, g.expires_at, g.amount,
+  coalesce((SELECT x.after FROM movements AS x WHERE x.grant_id = g.id AND x.ver <= @ver ORDER BY x.ver DESC, x.n DESC LIMIT 1), -1)::bigint AS avail
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
-LEFT JOIN LATERAL (
-  SELECT x.after FROM movements AS x WHERE x.grant_id = g.id AND x.ver <= @ver ORDER BY x.ver DESC, x.n DESC LIMIT 1
-) AS m ON true
 WHERE g.customer_id = @customer_id AND (g.status = 'open' OR g.id = ANY(@moved::uuid[]))
 ORDER BY g.id;
 
@@ -67,9 +65,9 @@ ORDER BY g.id;
 -- Whether the customer had been given credits in a unit by a version, overage not counted.
 SELECT EXISTS (
   SELECT FROM grants AS g JOIN wallets AS w ON w.id = g.wallet_id
-  CROSS JOIN LATERAL (SELECT x.ver FROM movements AS x WHERE x.grant_id = g.id ORDER BY x.ver, x.n LIMIT 1) AS m
-  WHERE g.customer_id = @customer_id AND w.unit = @unit AND g.type <> 'overage' AND m.ver <= @ver
+  WHERE g.customer_id = @customer_id AND w.unit = @unit AND g.type <> 'overage'
     AND (sqlc.narg('wallet_id')::uuid IS NULL OR g.wallet_id = sqlc.narg('wallet_id')::uuid)
+    AND (SELECT x.ver FROM movements AS x WHERE x.grant_id = g.id ORDER BY x.ver, x.n LIMIT 1) <= @ver::bigint
 );
 
 -- name: SpentSince :one
@@ -112,3 +110,6 @@ ORDER BY 1 LIMIT @n;
 -- name: CustomersAlerted :many
 -- Customers after one whose alert of the rule is on, in order of id.
 SELECT customer_id FROM alerts WHERE rule_id = @rule_id AND customer_id > @after ORDER BY customer_id LIMIT @n;
+
+-- name: ClockNow :one
+SELECT clock_timestamp()::timestamptz AS at;

@@ -116,6 +116,31 @@ func (ns NullUnitAccount) Value() (driver.Value, error) {
 	return string(ns.UnitAccount), nil
 }
 
+type Alert struct {
+	RuleID     pgtype.UUID
+	CustomerID pgtype.UUID
+	Since      pgtype.Timestamptz
+	Document   []byte
+}
+
+type AlertRule struct {
+	ID         pgtype.UUID
+	Name       string
+	CustomerID pgtype.UUID
+	WalletID   pgtype.UUID
+	Kind       string
+	Unit       string
+	Amount     int64
+	Percent    int32
+	WithinS    int64
+	Hysteresis int32
+	Audience   string
+	CreatedAt  pgtype.Timestamptz
+	EndedAt    pgtype.Timestamptz
+	LookAt     pgtype.Timestamptz
+	Looked     bool
+}
+
 type ApiKey struct {
 	No        int32
 	Digest    []byte
