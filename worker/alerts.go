@@ -232,7 +232,9 @@ func (j *judgement) figures(ctx context.Context, r *db.AlertRuleRow) (f alert.Fi
 			continue
 		}
 		f.Available += g.Available
-		f.Granted += g.Amount
+		if g.Available > 0 {
+			f.Granted += g.Amount
+		}
 		if !g.ExpiresAt.IsZero() && !g.ExpiresAt.After(j.at.Add(r.Within)) {
 			f.Expiring += g.Available
 		}

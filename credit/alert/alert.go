@@ -16,7 +16,7 @@ type Kind string
 
 const (
 	BalanceBelow    Kind = "balance_below"    // available credits are fewer than Amount
-	ShareBelow      Kind = "share_below"      // available credits are less than Percent of what was granted of the grants that are not over
+	ShareBelow      Kind = "share_below"      // available credits are less than Percent of what the grants had that have any
 	DepletionWithin Kind = "depletion_within" // at the expected burn the credits end within Within
 	ExpiringWithin  Kind = "expiring_within"  // at least Amount expires within Within
 	SpendAbove      Kind = "spend_above"      // more than Amount was used within the last Within
@@ -99,7 +99,7 @@ func needs(k Kind, what string, it bool) string {
 type Figures struct {
 	At        time.Time
 	Available credit.Amount // that can be used now
-	Granted   credit.Amount // of the grants that are not over and count as available, when they were new
+	Granted   credit.Amount // what the grants had, when they were new, that Available is made of
 	Depletion time.Time     // when the credits are expected to end; zero: not within reach of a forecast
 	Expiring  credit.Amount // of Available, within the rule's time
 	Spent     credit.Amount // within the rule's time
@@ -116,7 +116,7 @@ func (r Rule) Judge(on bool, f Figures) bool {
 		return f.Available < r.bound(on, r.Amount)
 	case ShareBelow:
 		if f.Granted == 0 {
-			return on && f.Available == 0 // nothing was ever there, or all of it is over: nothing new is to be told
+			return true // all of it is used up or over
 		}
 		// available/granted < percent/100, without rounding
 		return compare(f.Available, 10_000, f.Granted, r.bound(on, credit.Amount(r.Percent)*100)) < 0
