@@ -280,4 +280,3 @@ func alertCursor(q query) (r db.AlertRow, err error) {
 	}
 	return r, err
 }
-

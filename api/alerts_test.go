@@ -47,8 +47,8 @@ func TestAlertRules(t *testing.T) {
 	}
 	for _, body := range []object{
 		{}, {"name": "x"}, {"name": "x", "kind": "boredom", "unit": "CRD"}, {"name": "x", "kind": "balance_below", "unit": "CRD"},
-		{"name": "x", "kind": "balance_below", "amount": "1"}, 
-		{"name": "x", "kind": "balance_below", "unit": "CRD", "amount": "0"}, {"name": "x", "kind": "balance_below", "unit": "CRD", "amount": "1", "percent": 5},
+		{"name": "x", "kind": "balance_below", "amount": "1"},
+		{"name": "x", "kind": "balance_below", "unit": "CRD", "amount": "1", "percent": 5},
 		{"name": "x", "kind": "share_below", "unit": "CRD", "percent": 101}, {"name": "x", "kind": "spend_above", "unit": "CRD", "amount": "1", "within_seconds": 100},
 		{"name": "x", "kind": "overage_started", "unit": "CRD", "hysteresis_percent": 101}, {"name": "x", "kind": "overage_started", "unit": "CRD", "audience": "nobody"},
 	} {

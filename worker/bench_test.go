@@ -8,13 +8,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/tallystick/tallystick/balance"
+	"github.com/tallystick/tallystick/balance/balancetest"
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/alert"
+	"github.com/tallystick/tallystick/db"
+	"github.com/tallystick/tallystick/webhook"
+	"github.com/tallystick/tallystick/webhook/webhooktest"
 )
 
 var (
@@ -101,6 +107,55 @@ func BenchmarkGrants(b *testing.B) {
 		fmt.Printf("%-22s %d events\n", "an open grant has", len(s.history(open, "").Events))
 	}
 	stop()
+	for b.Loop() {
+	}
+}
+
+// BenchmarkAlertDelay crosses thresholds of many customers under load and prints how long it takes until an endpoint is told; the number of iterations means
+// nothing.
+func BenchmarkAlertDelay(b *testing.B) {
+	s := newAlertSite(b, func(*balancetest.Options) {})
+	var mu sync.Mutex
+	var delays []time.Duration
+	hooks := webhooktest.New(b, func(m webhook.Message) int {
+		mu.Lock()
+		defer mu.Unlock()
+		delays = append(delays, time.Since(time.Time(m.Timestamp)))
+		return 204
+	})
+	s.endpoint(hooks, func(e *db.EndpointRow) { e.Types = []string{"alert.fired"} })
+	s.rule(db.AlertRuleRow{Rule: alert.Rule{Kind: alert.BalanceBelow, Amount: 500 * one}})
+	const customers, clients, each = 400, 16, 1000
+	ids := make([]credit.CustomerID, customers)
+	for i := range ids {
+		id, wallet := s.Customer(b)
+		s.Grant(b, id, wallet, 10_000*one)
+		ids[i] = id
+	}
+	s.run()
+	begin := time.Now()
+	var all sync.WaitGroup
+	for c := range clients {
+		all.Go(func() {
+			for i := range each { // each customer crosses at a moment of its own: one consumption in forty takes almost all
+				id, amount := ids[(c*each+i*7)%customers], one
+				if i%40 == 0 {
+					id, amount = ids[(c*each/40+i/40)%customers], 9_700*one
+				}
+				o := s.Consume(id, amount)
+				o.Partial = true
+				_, _ = s.Service.Do(context.Background(), o) // some have nothing left
+			}
+		})
+	}
+	all.Wait()
+	report("consumed meanwhile", clients*each, begin)
+	s.until("all are told", func() bool { mu.Lock(); defer mu.Unlock(); return len(delays) >= customers })
+	mu.Lock()
+	defer mu.Unlock()
+	slices.Sort(delays)
+	fmt.Printf("%-22s %d alerts, p50 %s, p99 %s, max %s from the consumption to the endpoint\n", "delay of alerts", len(delays), delays[len(delays)/2].Round(time.Millisecond),
+		delays[len(delays)*99/100].Round(time.Millisecond), delays[len(delays)-1].Round(time.Millisecond))
 	for b.Loop() {
 	}
 }
