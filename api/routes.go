@@ -25,6 +25,9 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/holds/:hold/release", Roles: product | support, handle: s.releaseHold, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer/balances", Roles: anyRole, handle: s.balances},
 
+		{Method: get, Path: "/v1/customers/:customer/burn", Roles: anyRole, handle: s.customerBurn, timeout: look},
+		{Method: get, Path: "/v1/wallets/:wallet/burn", Roles: anyRole, handle: s.walletBurn, timeout: look},
+
 		{Method: post, Path: "/v1/customers", Roles: support, handle: s.createCustomer, timeout: look},
 		{Method: get, Path: "/v1/customers", Roles: anyRole, handle: s.listCustomers, timeout: look},
 		{Method: get, Path: "/v1/customers/:customer", Roles: anyRole, handle: s.getCustomer, timeout: look},

@@ -34,13 +34,13 @@ CREATE INDEX usage_slices_by_model ON usage_slices (customer_id, model, hour);
 -- usage_slices summed over everything but hour and wallet: what a wallet's burn costs to read does not grow with its members and models.
 CREATE TABLE usage_hours (
   customer_id   uuid NOT NULL,
+  hour          timestamptz NOT NULL,
   unit          text NOT NULL,
   wallet_id     uuid NOT NULL,
-  hour          timestamptz NOT NULL,
   consumed      bigint NOT NULL,
   overage       bigint NOT NULL,
   operations    bigint NOT NULL,
-  PRIMARY KEY (customer_id, unit, wallet_id, hour)
+  PRIMARY KEY (customer_id, hour, unit, wallet_id)
 ) WITH (fillfactor = 70);
 
 -- The quantities behind the slices, by meter, where the operations say them: tokens, images, seconds. Product and model of a line go before those of

@@ -38,10 +38,10 @@ ON CONFLICT (customer_id, hour, unit, wallet_id, member_id, product, model, cost
   operations = usage_slices.operations + excluded.operations, cost = usage_slices.cost + excluded.cost;
 
 -- name: AddHours :exec
-INSERT INTO usage_hours (customer_id, unit, wallet_id, hour, consumed, overage, operations)
-SELECT @customer_id, unnest(@units::text[]), unnest(@wallets::uuid[]), unnest(@hours::timestamptz[]), unnest(@consumed::bigint[]), unnest(@overages::bigint[]),
+INSERT INTO usage_hours (customer_id, hour, unit, wallet_id, consumed, overage, operations)
+SELECT @customer_id, unnest(@hours::timestamptz[]), unnest(@units::text[]), unnest(@wallets::uuid[]), unnest(@consumed::bigint[]), unnest(@overages::bigint[]),
   unnest(@operations::bigint[])
-ON CONFLICT (customer_id, unit, wallet_id, hour) DO UPDATE SET consumed = usage_hours.consumed + excluded.consumed,
+ON CONFLICT (customer_id, hour, unit, wallet_id) DO UPDATE SET consumed = usage_hours.consumed + excluded.consumed,
   overage = usage_hours.overage + excluded.overage, operations = usage_hours.operations + excluded.operations;
 
 -- name: AddQuantities :exec
@@ -64,3 +64,28 @@ LEFT JOIN usage_marks AS m ON m.customer_id = h.customer_id
 JOIN operations AS o ON o.customer_id = h.customer_id AND o.ver = coalesce(m.ver, 0) + 1
 WHERE h.customer_id > @after AND h.ver > coalesce(m.ver, 0)
 ORDER BY h.customer_id LIMIT @n;
+
+-- name: UsageAsOf :one
+-- The instant up to which everything that a customer did is counted: that of its first operation that is not, or now.
+SELECT clock_timestamp()::timestamptz AS now, (SELECT o.at FROM operations AS o
+  WHERE o.customer_id = h.customer_id AND o.ver = coalesce((SELECT m.ver FROM usage_marks AS m WHERE m.customer_id = h.customer_id), 0) + 1) AS first_uncounted
+FROM customer_heads AS h WHERE h.customer_id = @customer_id;
+
+-- name: HoursOfWallets :many
+-- Of one wallet, or of all when it is null.
+SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_hours
+WHERE customer_id = @customer_id AND hour >= @since AND (sqlc.narg('wallet_id')::uuid IS NULL OR wallet_id = sqlc.narg('wallet_id')::uuid)
+GROUP BY unit, hour ORDER BY unit, hour;
+
+-- name: HoursOfMember :many
+-- Of one model, or of all when it is null; of one wallet likewise.
+SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_slices
+WHERE customer_id = @customer_id AND member_id = @member_id AND hour >= @since
+  AND (sqlc.narg('model')::text IS NULL OR model = sqlc.narg('model')::text) AND (sqlc.narg('wallet_id')::uuid IS NULL OR wallet_id = sqlc.narg('wallet_id')::uuid)
+GROUP BY unit, hour ORDER BY unit, hour;
+
+-- name: HoursOfModel :many
+SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_slices
+WHERE customer_id = @customer_id AND model = @model AND hour >= @since
+  AND (sqlc.narg('wallet_id')::uuid IS NULL OR wallet_id = sqlc.narg('wallet_id')::uuid)
+GROUP BY unit, hour ORDER BY unit, hour;

@@ -583,9 +583,9 @@ type Unit struct {
 
 type UsageHour struct {
 	CustomerID pgtype.UUID
+	Hour       pgtype.Timestamptz
 	Unit       string
 	WalletID   pgtype.UUID
-	Hour       pgtype.Timestamptz
 	Consumed   int64
 	Overage    int64
 	Operations int64

@@ -13,18 +13,18 @@ import (
 )
 
 const AddHours = `-- name: AddHours :exec
-INSERT INTO usage_hours (customer_id, unit, wallet_id, hour, consumed, overage, operations)
-SELECT $1, unnest($2::text[]), unnest($3::uuid[]), unnest($4::timestamptz[]), unnest($5::bigint[]), unnest($6::bigint[]),
+INSERT INTO usage_hours (customer_id, hour, unit, wallet_id, consumed, overage, operations)
+SELECT $1, unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::uuid[]), unnest($5::bigint[]), unnest($6::bigint[]),
   unnest($7::bigint[])
-ON CONFLICT (customer_id, unit, wallet_id, hour) DO UPDATE SET consumed = usage_hours.consumed + excluded.consumed,
+ON CONFLICT (customer_id, hour, unit, wallet_id) DO UPDATE SET consumed = usage_hours.consumed + excluded.consumed,
   overage = usage_hours.overage + excluded.overage, operations = usage_hours.operations + excluded.operations
 `
 
 type AddHoursParams struct {
 	CustomerID pgtype.UUID
+	Hours      []pgtype.Timestamptz
 	Units      []string
 	Wallets    []pgtype.UUID
-	Hours      []pgtype.Timestamptz
 	Consumed   []int64
 	Overages   []int64
 	Operations []int64
@@ -33,9 +33,9 @@ type AddHoursParams struct {
 func (q *Queries) AddHours(ctx context.Context, arg AddHoursParams) error {
 	_, err := q.db.Exec(ctx, AddHours,
 		arg.CustomerID,
+		arg.Hours,
 		arg.Units,
 		arg.Wallets,
-		arg.Hours,
 		arg.Consumed,
 		arg.Overages,
 		arg.Operations,
@@ -176,6 +176,132 @@ func (q *Queries) FindHead(ctx context.Context, customerID pgtype.UUID) (int64, 
 	var ver int64
 	err := row.Scan(&ver)
 	return ver, err
+}
+
+const HoursOfMember = `-- name: HoursOfMember :many
+SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_slices
+WHERE customer_id = $1 AND member_id = $2 AND hour >= $3
+  AND ($4::text IS NULL OR model = $4::text) AND ($5::uuid IS NULL OR wallet_id = $5::uuid)
+GROUP BY unit, hour ORDER BY unit, hour
+`
+
+type HoursOfMemberParams struct {
+	CustomerID pgtype.UUID
+	MemberID   pgtype.UUID
+	Since      pgtype.Timestamptz
+	Model      pgtype.Text
+	WalletID   pgtype.UUID
+}
+
+type HoursOfMemberRow struct {
+	Unit     string
+	Hour     pgtype.Timestamptz
+	Consumed int64
+}
+
+// Of one model, or of all when it is null; of one wallet likewise.
+func (q *Queries) HoursOfMember(ctx context.Context, arg HoursOfMemberParams) ([]HoursOfMemberRow, error) {
+	rows, err := q.db.Query(ctx, HoursOfMember,
+		arg.CustomerID,
+		arg.MemberID,
+		arg.Since,
+		arg.Model,
+		arg.WalletID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []HoursOfMemberRow{}
+	for rows.Next() {
+		var i HoursOfMemberRow
+		if err := rows.Scan(&i.Unit, &i.Hour, &i.Consumed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const HoursOfModel = `-- name: HoursOfModel :many
+SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_slices
+WHERE customer_id = $1 AND model = $2 AND hour >= $3
+  AND ($4::uuid IS NULL OR wallet_id = $4::uuid)
+GROUP BY unit, hour ORDER BY unit, hour
+`
+
+type HoursOfModelParams struct {
+	CustomerID pgtype.UUID
+	Model      string
+	Since      pgtype.Timestamptz
+	WalletID   pgtype.UUID
+}
+
+type HoursOfModelRow struct {
+	Unit     string
+	Hour     pgtype.Timestamptz
+	Consumed int64
+}
+
+func (q *Queries) HoursOfModel(ctx context.Context, arg HoursOfModelParams) ([]HoursOfModelRow, error) {
+	rows, err := q.db.Query(ctx, HoursOfModel,
+		arg.CustomerID,
+		arg.Model,
+		arg.Since,
+		arg.WalletID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []HoursOfModelRow{}
+	for rows.Next() {
+		var i HoursOfModelRow
+		if err := rows.Scan(&i.Unit, &i.Hour, &i.Consumed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const HoursOfWallets = `-- name: HoursOfWallets :many
+SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_hours
+WHERE customer_id = $1 AND hour >= $2 AND ($3::uuid IS NULL OR wallet_id = $3::uuid)
+GROUP BY unit, hour ORDER BY unit, hour
+`
+
+type HoursOfWalletsRow struct {
+	Unit     string
+	Hour     pgtype.Timestamptz
+	Consumed int64
+}
+
+// Of one wallet, or of all when it is null.
+func (q *Queries) HoursOfWallets(ctx context.Context, customerID pgtype.UUID, since pgtype.Timestamptz, walletID pgtype.UUID) ([]HoursOfWalletsRow, error) {
+	rows, err := q.db.Query(ctx, HoursOfWallets, customerID, since, walletID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []HoursOfWalletsRow{}
+	for rows.Next() {
+		var i HoursOfWalletsRow
+		if err := rows.Scan(&i.Unit, &i.Hour, &i.Consumed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const LockUsageMark = `-- name: LockUsageMark :one
@@ -328,4 +454,23 @@ func (q *Queries) RecentToCount(ctx context.Context, since pgtype.Timestamptz, n
 		return nil, err
 	}
 	return items, nil
+}
+
+const UsageAsOf = `-- name: UsageAsOf :one
+SELECT clock_timestamp()::timestamptz AS now, (SELECT o.at FROM operations AS o
+  WHERE o.customer_id = h.customer_id AND o.ver = coalesce((SELECT m.ver FROM usage_marks AS m WHERE m.customer_id = h.customer_id), 0) + 1) AS first_uncounted
+FROM customer_heads AS h WHERE h.customer_id = $1
+`
+
+type UsageAsOfRow struct {
+	Now            pgtype.Timestamptz
+	FirstUncounted pgtype.Timestamptz
+}
+
+// The instant up to which everything that a customer did is counted: that of its first operation that is not, or now.
+func (q *Queries) UsageAsOf(ctx context.Context, customerID pgtype.UUID) (UsageAsOfRow, error) {
+	row := q.db.QueryRow(ctx, UsageAsOf, customerID)
+	var i UsageAsOfRow
+	err := row.Scan(&i.Now, &i.FirstUncounted)
+	return i, err
 }
