@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/forecast"
 	"github.com/tallystick/tallystick/db"
@@ -123,7 +124,7 @@ func (s *Server) burn(ctx context.Context, c *call, scopeOf func(context.Context
 		}
 		u := unitBurn{Unit: code, Rates: burnRates(used, now, unit.Scale)}
 		if projected {
-			u.Forecast = projectBurn(used, payers(grants, of.Wallet, code, now), asOf, now, unit.Scale)
+			u.Forecast = projectBurn(used, grants, of.Wallet, unit, asOf, now)
 		}
 		doc.Units = append(doc.Units, u)
 	}
@@ -156,37 +157,14 @@ func part(n credit.Amount, a, b time.Duration) credit.Amount {
 	return credit.Amount(math.RoundToEven(float64(n) * (float64(a) / float64(b)))) // an estimate: see credit/forecast
 }
 
-// payers are the grants that pay for usage in a unit, now or when they become effective, in the order in which they are drawn.
-func payers(grants []*credit.Grant, wallet credit.WalletID, unit string, now time.Time) []*credit.Grant {
-	var out []*credit.Grant
-	for _, g := range grants {
-		if g.Wallet.Unit == unit && (wallet.IsZero() || g.Wallet.ID == wallet) && g.Type != credit.Overage && !g.Frozen && g.Available > 0 &&
-			!g.PastExpiry(now) && g.EffectiveAt.Before(now.Add(forecast.Horizon)) {
-			out = append(out, g)
-		}
-	}
-	slices.SortFunc(out, credit.CompareDrawOrder)
-	return out
-}
-
-// projectBurn follows the grants as consumption is expected to go on.
-func projectBurn(used []db.UsageHour, grants []*credit.Grant, asOf, now time.Time, scale int) *burnForecast {
-	history := forecast.History{From: now}
-	if end := asOf.Truncate(time.Hour); len(used) > 0 && used[0].Hour.Before(end) { // hours that are not over, or not counted yet, would look quiet
-		history = forecast.History{From: used[0].Hour, Hours: make([]float64, int(end.Sub(used[0].Hour).Hours()))}
-		for _, h := range used {
-			if h.Hour.Before(end) {
-				history.Hours[int(h.Hour.Sub(history.From).Hours())] = float64(h.Consumed)
-			}
-		}
-	}
+// projectBurn says what becomes of a customer's grants in a unit as consumption is expected to go on.
+func projectBurn(used []db.UsageHour, all []*credit.Grant, wallet credit.WalletID, unit credit.Unit, asOf, now time.Time) *burnForecast {
+	p, grants := balance.Forecast(used, all, wallet, unit.Code, asOf, now)
+	scale := unit.Scale
 	var available, unused credit.Amount
-	left := make([]forecast.Grant, len(grants))
-	for i, g := range grants {
+	for _, g := range grants {
 		available += g.Available
-		left[i] = forecast.Grant{Left: float64(g.Available), From: g.EffectiveAt, Until: g.ExpiresAt}
 	}
-	p := forecast.Fit(history).Project(now, left)
 	doc := &burnForecast{DepletedAt: instantOrNull(p.Expected), DepletedFrom: instantOrNull(p.Early), DepletedTill: instantOrNull(p.Late),
 		Observed: p.Observed, Available: available.Format(scale), PerHour: credit.Amount(math.RoundToEven(p.Hourly)).Format(scale), Expiring: []expiringGrant{}}
 	for i, g := range grants {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/db"
 )
@@ -111,11 +112,11 @@ func TestProjectBurn(t *testing.T) {
 	overage.Type = credit.Overage
 	frozen := grant(5, -time.Hour, 0)
 	frozen.Frozen = true
-	f := projectBurn(used, payers(append(grants, overage, frozen), credit.WalletID{}, "CRD", now), now, now, 0)
+	f := projectBurn(used, append(grants, overage, frozen), credit.WalletID{}, credit.Unit{Code: "CRD"}, now, now)
 	if f.Available != "1350" || f.PerHour != "10" || f.Unused != "100" || len(f.Expiring) != 1 || *f.DepletedAt != instantText(now.Add(25*time.Hour)) || f.Observed == 0 {
 		t.Errorf("%+v, depleted at %v", f, *f.DepletedAt)
 	}
-	if other := payers(grants, credit.NewID[credit.WalletID](), "CRD", now); len(other) != 0 {
+	if _, other := balance.Forecast(used, grants, credit.NewID[credit.WalletID](), "CRD", now, now); len(other) != 0 {
 		t.Errorf("%v", other)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/alert"
+	"github.com/tallystick/tallystick/credit/forecast"
 	"github.com/tallystick/tallystick/db"
 )
 
@@ -247,6 +248,8 @@ func (j *judgement) figures(ctx context.Context, r *db.AlertRuleRow) (f alert.Fi
 				return f, false, err
 			}
 		}
+	case alert.DepletionWithin:
+		f.Depletion, err = j.depletion(ctx, r)
 	case alert.SpendAbove:
 		f.Spent, err = j.tx.Spent(ctx, r.Unit, r.Wallet, j.at.Add(-r.Within).Truncate(time.Hour), hour.Add(time.Hour))
 	case alert.UnusualBurn:
@@ -259,6 +262,23 @@ func (j *judgement) figures(ctx context.Context, r *db.AlertRuleRow) (f alert.Fi
 		f.LastHour, f.UsualHour = max(now, before), credit.Amount(credit.MulDivUp(int64(week), 1, hoursOfUsualWeeks))
 	}
 	return f, true, err
+}
+
+// depletion is when what the rule is about is expected to end; zero: not within reach of a forecast.
+func (j *judgement) depletion(ctx context.Context, r *db.AlertRuleRow) (time.Time, error) {
+	store := j.alerts.worker.store
+	grants, _, err := store.Grants(ctx, j.customer)
+	if err != nil {
+		return time.Time{}, err
+	}
+	scope := db.UsageScope{Customer: j.customer, Wallet: r.Wallet}
+	hours, asOf, now, err := store.UsageHours(ctx, scope, j.at.Add(-forecast.Weeks*7*24*time.Hour))
+	if err != nil {
+		return time.Time{}, err
+	}
+	hours = slices.DeleteFunc(hours, func(h db.UsageHour) bool { return h.Unit != r.Unit })
+	p, _ := balance.Forecast(hours, grants, r.Wallet, r.Unit, asOf, now)
+	return p.Expected, nil
 }
 
 // alertDocument is the data of an alert's event. The figures are those of its kind.

@@ -308,6 +308,38 @@ func TestAlertsOfTime(t *testing.T) {
 	}
 }
 
+// Credits that end soon at the present burn are told of while they are still there.
+func TestAlertsOfDepletion(t *testing.T) {
+	t.Parallel()
+	s := newAlertSite(t, noCache)
+	id, wallet := s.Customer(t)
+	s.Grant(t, id, wallet, 1000*one)
+	s.Do(t, s.Consume(id, one))
+	s.rule(db.AlertRuleRow{Rule: alert.Rule{Kind: alert.DepletionWithin, Within: 7 * 24 * time.Hour}})
+	s.judge(id)
+	s.look()
+	if said := s.said(id); len(said) != 0 {
+		t.Fatalf("%+v", said)
+	}
+	// Two weeks of 10 credits an hour: 999 last for about 100 hours.
+	s.exec(`INSERT INTO usage_hours (customer_id, unit, wallet_id, hour, consumed, overage, operations)
+		SELECT $1, 'CRD', $2, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', $3, 0, 1 FROM generate_series(1, 336) AS h`, [16]byte(id), [16]byte(wallet), int64(10*one))
+	s.look()
+	said := s.said(id)
+	if len(said) != 1 || said[0].DepletionAt == nil || *said[0].Available != "999" {
+		t.Fatalf("%+v", said)
+	}
+	if left := time.Until(time.Time(*said[0].DepletionAt)); left < 80*time.Hour || left > 120*time.Hour {
+		t.Errorf("the credits end in %s", left)
+	}
+	s.Grant(t, id, wallet, 2000*one)
+	s.judge(id)
+	s.look()
+	if said := s.said(id); len(said) != 2 || said[1].On {
+		t.Fatalf("%+v", said)
+	}
+}
+
 // A consumption crosses a threshold: an endpoint and a mail address are told, once, by two workers that run.
 func TestAlertsAreDelivered(t *testing.T) {
 	t.Parallel()
