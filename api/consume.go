@@ -30,6 +30,7 @@ type consumption struct {
 	shorthand bool     // usage is one line given by meter and quantity
 	holding   bool     // it is to be held, for expiresIn seconds
 	expiresIn int
+	size      string        // sizeStated, sizeSuggested or ""; of a hold
 	quoted    bool          // it is to be quoted, and may have maxima
 	maximum   []rating.Line // the usage at its maximum; nil: no line has one
 	dims      credit.Dimensions
@@ -89,6 +90,9 @@ func (in *consumption) read(r *reader, event bool) error {
 		}
 		if name == "expires_in" && in.holding {
 			return integer(&in.expiresIn, 1, maxHoldSeconds)(r)
+		}
+		if name == "size" && in.holding {
+			return word(&in.size, sizeStated, sizeSuggested)(r)
 		}
 		switch name {
 		case "customer":

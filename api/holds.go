@@ -40,8 +40,32 @@ func (s *Server) createHold(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if in.size == sizeSuggested {
+		op.Request = balance.RequestDigest("suggested", string(op.Request[:])) // of what was asked, which is the same when the suggestion is another
+		if err := s.sizeHold(ctx, op); err != nil {
+			return err
+		}
+	}
 	op.Request = balance.RequestDigest("hold", string(op.Request[:]), strconv.Itoa(in.expiresIn))
 	return c.do(ctx, http.StatusCreated, &balance.Hold{Consume: *op, Hold: credit.NewID[credit.HoldID](), For: time.Duration(in.expiresIn) * time.Second})
+}
+
+// Sizes of holds.
+const (
+	sizeStated    = "stated"
+	sizeSuggested = "suggested"
+)
+
+// sizeHold makes the amount of a hold what usages like it need as a rule; what was asked for is the most.
+func (s *Server) sizeHold(ctx context.Context, op *balance.Consume) error {
+	if op.Amount == 0 {
+		return credit.Invalid("/size", "The size of an amount can be suggested, not that of a usage: give unit and amount, which is the most that is held.")
+	}
+	n, _, _, err := s.suggest(ctx, op.Customer, op.Dims["model"], op.Unit, holdQuantile)
+	if n > 0 {
+		op.Amount = min(op.Amount, credit.Amount(n))
+	}
+	return err
 }
 
 // holdChange is how much is added to a hold or captured of it.

@@ -64,3 +64,80 @@ func TestHolds(t *testing.T) {
 	w.admin(t, "GET", "/v1/holds/hld_1", nil).problem(t, 400, credit.InvalidID)
 	w.admin(t, "GET", "/v1/holds/"+credit.NewID[credit.HoldID]().String(), nil).problem(t, 404, credit.HoldNotFound)
 }
+
+// A suggestion is of the customer's own usages of the model, or of all customers' when there are too few, or the maximum.
+func TestSuggestedHolds(t *testing.T) {
+	w := newWorld(t)
+	w.grant(t, "1000", nil)
+	product := func(path string, body object) answer {
+		t.Helper()
+		return w.send(t, request{role: "product", method: "POST", path: path, key: w.newKey(), body: body})
+	}
+	suggest := func(query string) object {
+		t.Helper()
+		return w.send(t, request{role: "product", method: "GET", path: "/v1/holds/suggestion?unit=CRD&" + query}).want(t, 200).object(t)
+	}
+	expect := func(got object, basis string, amount any) {
+		t.Helper()
+		if got["basis"] != basis || got["amount"] != amount {
+			t.Errorf("%v, want %v by %s", got, amount, basis)
+		}
+	}
+	w.admin(t, "POST", "/v1/customers", object{"name": "Newcomer", "legal_entity": "main", "external_id": "new"}).want(t, 201)
+	expect(suggest("customer=acme&model=large"), "none", nil)
+	expect(suggest("customer=acme&model=large&maximum=50"), "maximum", "50")
+	held := func(body object) string {
+		t.Helper()
+		body["customer"], body["unit"], body["expires_in"], body["dimensions"] = "acme", "CRD", 60, object{"model": "large"}
+		return product("/v1/holds", body).want(t, 201).text(t, "held")
+	}
+	if got := held(object{"amount": "50", "size": "suggested"}); got != "50" {
+		t.Errorf("%s are held while nothing is known", got)
+	}
+	for i := range 40 {
+		amount := "1"
+		if i == 7 {
+			amount = "100" // one that is much larger is no habit
+		}
+		product("/v1/consume", object{"customer": "acme", "unit": "CRD", "amount": amount, "dimensions": object{"model": "large"}}).want(t, 200)
+	}
+	customer, err := credit.ParseID[credit.CustomerID](suggest("customer=acme")["customer_id"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Store.CountUsage(t.Context(), customer); err != nil {
+		t.Fatal(err)
+	}
+	const quarter = "1.048576" // 2 to the 20th steps: the bound of the bucket that 1,000,000 steps are in
+	expect(suggest("customer=acme&model=large&maximum=50"), "customer", quarter)
+	expect(suggest("customer=acme&model=large&maximum=0.5"), "customer", "0.5")
+	expect(suggest("customer=new&model=large"), "model", quarter)
+	expect(suggest("customer=acme&model=large&quantile=0.999&maximum=50"), "maximum", "50")
+	expect(suggest("customer=acme&model=small"), "none", nil)
+	if got := held(object{"amount": "50", "size": "suggested"}); got != quarter {
+		t.Errorf("%s are held", got)
+	}
+	if got := held(object{"amount": "50", "size": "stated"}); got != "50" {
+		t.Errorf("%s are held", got)
+	}
+	r := request{role: "product", method: "POST", path: "/v1/holds", key: "suggested",
+		body: object{"customer": "acme", "unit": "CRD", "amount": "50", "size": "suggested", "expires_in": 60, "dimensions": object{"model": "large"}}}
+	first := w.send(t, r).want(t, 201)
+	if _, err := w.Store.Pool.Exec(t.Context(), "UPDATE usage_sizes SET buckets = '{60}', weights = '{100}'"); err != nil {
+		t.Fatal(err)
+	}
+	if again := w.send(t, r).want(t, 201); string(again.body) != string(first.body) {
+		t.Errorf("%s, and once the suggestion is another: %s", first.body, again.body)
+	}
+	r.body.(object)["size"] = "stated"
+	w.send(t, r).problem(t, 422, credit.RequestMismatch)
+	product("/v1/holds", object{"customer": "acme", "meter": "images", "quantity": "1", "size": "suggested", "expires_in": 60}).problem(t, 400, credit.InvalidRequest)
+	product("/v1/holds", object{"customer": "acme", "unit": "CRD", "amount": "1", "size": "huge", "expires_in": 60}).problem(t, 400, credit.InvalidRequest)
+	for _, bad := range []string{"customer=acme&quantile=1", "customer=acme&quantile=x", "model=large", "customer=acme&unknown=1"} {
+		w.admin(t, "GET", "/v1/holds/suggestion?unit=CRD&"+bad, nil).problem(t, 400, credit.InvalidRequest)
+	}
+	w.admin(t, "GET", "/v1/holds/suggestion?customer=acme", nil).problem(t, 400, credit.InvalidRequest)
+	w.admin(t, "GET", "/v1/holds/suggestion?customer=acme&unit=NONE", nil).problem(t, 404, credit.UnitNotFound)
+	w.admin(t, "GET", "/v1/holds/suggestion?customer=nobody&unit=CRD", nil).problem(t, 404, credit.CustomerNotFound)
+	w.admin(t, "GET", "/v1/holds/suggestion?customer=acme&unit=CRD&maximum=0", nil).problem(t, 400, credit.InvalidAmount)
+}

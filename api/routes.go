@@ -27,6 +27,7 @@ func (s *Server) table() []route {
 
 		{Method: get, Path: "/v1/customers/:customer/burn", Roles: anyRole, handle: s.customerBurn, timeout: look},
 		{Method: get, Path: "/v1/wallets/:wallet/burn", Roles: anyRole, handle: s.walletBurn, timeout: look},
+		{Method: get, Path: "/v1/holds/suggestion", Roles: anyRole, handle: s.suggestHold, timeout: look},
 
 		{Method: post, Path: "/v1/customers", Roles: support, handle: s.createCustomer, timeout: look},
 		{Method: get, Path: "/v1/customers", Roles: anyRole, handle: s.listCustomers, timeout: look},

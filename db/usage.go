@@ -35,6 +35,7 @@ type (
 		MovementRow
 		Wallet credit.WalletID
 		Unit   string
+		Scale  int
 		Type   credit.GrantType
 	}
 	// Said is what the receipt of a consumption or capture says besides credits.
@@ -42,6 +43,12 @@ type (
 		Lines    []SaidLine
 		Cost     decimal.Decimal // of serving it, in major units; without meaning when Currency is ""
 		Currency string          // "": the cost is not known
+		Capture  *SaidCapture    // nil: it is a consumption
+	}
+	// SaidCapture is what a capture says of its hold.
+	SaidCapture struct {
+		Final    bool            // the hold is at its end
+		Now, All decimal.Decimal // credits captured by this capture, and all in all
 	}
 	// SaidLine is a quantity that was priced.
 	SaidLine struct {
@@ -144,6 +151,7 @@ type usagePass struct {
 	slices     map[sliceKey]*sliceSums
 	hours      map[hourKey]*sliceSums
 	quantities map[quantityKey]decimal.Decimal
+	samples    map[sizeKey][]sample
 }
 
 type (
@@ -184,10 +192,15 @@ func (p *usagePass) run(ctx context.Context, steps []UsageStep) error {
 		return err
 	}
 	p.slices, p.hours, p.quantities = make(map[sliceKey]*sliceSums), make(map[hourKey]*sliceSums), make(map[quantityKey]decimal.Decimal)
+	p.samples = make(map[sizeKey][]sample)
 	for i := range p.operations {
 		p.count(&p.operations[i])
+		p.size(&p.operations[i])
 	}
 	if err := p.save(ctx); err != nil {
+		return err
+	}
+	if err := p.saveSizes(ctx); err != nil {
 		return err
 	}
 	for _, step := range steps {
@@ -249,7 +262,7 @@ func (p *usagePass) load(ctx context.Context) error {
 	for _, m := range movements {
 		o := &p.operations[m.Ver-p.from-1] // versions have no gaps
 		o.Movements = append(o.Movements, CountedMovement{MovementRow: MovementRow{Grant: m.GrantID.Bytes, Ver: m.Ver, N: m.N, Debit: string(m.Debit),
-			Credit: string(m.Credit), Amount: credit.Amount(m.Amount), After: credit.Amount(m.After)}, Wallet: m.WalletID.Bytes, Unit: m.Unit, Type: credit.GrantType(m.Type)})
+			Credit: string(m.Credit), Amount: credit.Amount(m.Amount), After: credit.Amount(m.After)}, Wallet: m.WalletID.Bytes, Unit: m.Unit, Scale: int(m.Scale), Type: credit.GrantType(m.Type)})
 	}
 	return nil
 }
@@ -268,6 +281,9 @@ func readSaid(receipt []byte) (Said, error) {
 			Amount   decimal.Decimal `json:"amount"`
 			Currency string          `json:"currency"`
 		} `json:"cost"`
+		Status   string          `json:"status"` // a hold's; a consumption has none
+		Captured decimal.Decimal `json:"captured"`
+		Now      decimal.Decimal `json:"captured_now"`
 	}
 	if err := json.Unmarshal(receipt, &in); err != nil {
 		return Said{}, err
@@ -280,6 +296,9 @@ func readSaid(receipt []byte) (Said, error) {
 	}
 	if in.Cost != nil {
 		out.Cost, out.Currency = in.Cost.Amount, in.Cost.Currency
+	}
+	if in.Status != "" {
+		out.Capture = &SaidCapture{Final: in.Status != string(credit.HoldOpen), Now: in.Now, All: in.Captured}
 	}
 	return out, nil
 }

@@ -199,3 +199,55 @@ func TestAFailingStepCountsNothing(t *testing.T) {
 		t.Errorf("%+v, %v", recent, err)
 	}
 }
+
+// A hold is as large as all its captures; what is given back and what costs nothing is no size; tokens are known where one receipt says them all.
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	c, other := b.Customer(dbtest.Entity), b.Customer(dbtest.Entity)
+	at := on(3, 1)
+	g, g2 := c.Grant(at, credit.Grant{Amount: 10_000}), other.Grant(at, credit.Grant{Amount: 10_000})
+	large := credit.Dimensions{"model": "large"}
+	capture := func(n credit.Amount, receipt string) {
+		c.Do(dbtest.Operation{Kind: "capture", At: at, Dims: large, Receipt: receipt, Moves: []dbtest.Move{{Grant: g, Debit: "held", Credit: "consumed", Amount: n}}})
+	}
+	said := func(tokens int) string {
+		return fmt.Sprintf(`{"pricing":[{"lines":[{"meter":"llm","quantity":"9","dimensions":{"token_type":"input"}},{"meter":"llm","quantity":"%d","dimensions":{"token_type":"output"}}]}]}`, tokens)
+	}
+	c.Do(dbtest.Operation{Kind: "consume", At: at, Dims: large, Receipt: said(40), Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "consumed", Amount: 16}}})
+	countUsage(t, s, c) // what comes later is added to what is there
+	c.Do(dbtest.Operation{Kind: "hold", At: at, Dims: large, Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "held", Amount: 500}}})
+	capture(100, `{"status":"open","captured":"100","captured_now":"100"}`)
+	capture(156, `{"status":"captured","captured":"256","captured_now":"156","pricing":[{"lines":[{"meter":"output_tokens","quantity":"5000"}]}]}`)
+	capture(64, `{"status":"captured","captured":"64","captured_now":"64","pricing":[{"lines":[{"meter":"output_tokens","quantity":"512"}]}]}`)
+	c.Do(dbtest.Operation{Kind: "reverse", At: at, Dims: large, Moves: []dbtest.Move{{Grant: g, Debit: "consumed", Credit: "available", Amount: 50}}})
+	c.Do(dbtest.Operation{Kind: "consume", At: at, Dims: large, Receipt: said(7)})
+	c.Use(at, g, 8, credit.Dimensions{"model": "small"})
+	other.Use(at, g2, 4096, large)
+	countUsage(t, s, c)
+	countUsage(t, s, other)
+	sizes := func(of credit.CustomerID, model, measure string) string {
+		h, err := s.Sizes(ctx, of, model, measure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(h.Buckets, h.Weights)
+	}
+	for _, x := range []struct {
+		of             credit.CustomerID
+		model, measure string
+		want           string
+	}{ // a bucket is a quarter of a power of two
+		{c.ID, "large", dbtest.Unit, "[16 24 32] [1 1 1]"},
+		{c.ID, "large", db.OutputTokens, "[22 36] [1 1]"},
+		{c.ID, "small", dbtest.Unit, "[12] [1]"},
+		{other.ID, "large", dbtest.Unit, "[48] [1]"},
+		{credit.CustomerID{}, "large", dbtest.Unit, "[16 24 32 48] [1 1 1 1]"},
+		{credit.CustomerID{}, "none", dbtest.Unit, "[] []"},
+	} {
+		if got := sizes(x.of, x.model, x.measure); got != x.want {
+			t.Errorf("%s, %s: %s, want %s", x.model, x.measure, got, x.want)
+		}
+	}
+}

@@ -56,7 +56,20 @@ CREATE TABLE usage_quantities (
   PRIMARY KEY (customer_id, hour, member_id, product, model, meter)
 ) WITH (fillfactor = 70);
 
-GRANT SELECT, INSERT, UPDATE ON usage_marks, usage_slices, usage_hours, usage_quantities TO tallystick_app;
+-- How large recent usages of a model were: credit/sizing's histogram, one row for each measure: the code of a unit (credits charged, in its steps), or
+-- output_tokens. An estimate, kept in the same pass, that nothing is booked by.
+CREATE TABLE usage_sizes (
+  model         text NOT NULL,
+  measure       text NOT NULL,
+  customer_id   uuid NOT NULL,
+  at            timestamptz NOT NULL,                  -- that the weights are of
+  buckets       smallint[] NOT NULL,
+  weights       double precision[] NOT NULL,
+  PRIMARY KEY (model, measure, customer_id),
+  CONSTRAINT usage_sizes_pair CHECK (cardinality(buckets) = cardinality(weights))
+) WITH (fillfactor = 70);
+
+GRANT SELECT, INSERT, UPDATE ON usage_marks, usage_slices, usage_hours, usage_quantities, usage_sizes TO tallystick_app;
 
 -- +goose Down
-DROP TABLE usage_quantities, usage_hours, usage_slices, usage_marks;
+DROP TABLE usage_sizes, usage_quantities, usage_hours, usage_slices, usage_marks;

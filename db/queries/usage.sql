@@ -19,9 +19,10 @@ WHERE customer_id = @customer_id AND ver > @after ORDER BY ver LIMIT @n;
 
 -- name: MovementsToCount :many
 -- Of the operations after @after up to @until. The fence keeps a plan that looks into each grant's newest movements, however many there are of others.
-SELECT m.ver, m.n, g.id AS grant_id, g.type, g.wallet_id, w.unit, m.debit, m.credit, m.amount, m.after
+SELECT m.ver, m.n, g.id AS grant_id, g.type, g.wallet_id, w.unit, u.scale, m.debit, m.credit, m.amount, m.after
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
+JOIN units AS u ON u.code = w.unit
 CROSS JOIN LATERAL (
   SELECT x.ver, x.n, x.debit, x.credit, x.amount, x.after FROM movements AS x
   WHERE x.grant_id = g.id AND x.ver > @after AND x.ver <= @until OFFSET 0
@@ -89,3 +90,17 @@ SELECT unit, hour, sum(consumed)::bigint AS consumed FROM usage_slices
 WHERE customer_id = @customer_id AND model = @model AND hour >= @since
   AND (sqlc.narg('wallet_id')::uuid IS NULL OR wallet_id = sqlc.narg('wallet_id')::uuid)
 GROUP BY unit, hour ORDER BY unit, hour;
+
+-- name: ReadSizes :many
+-- A customer's, of some models. Whoever adds to them holds the customer's mark.
+SELECT model, measure, at, buckets, weights FROM usage_sizes
+WHERE model = ANY(@models::text[]) AND measure = ANY(@measures::text[]) AND customer_id = @customer_id ORDER BY model, measure;
+
+-- name: SaveSizes :exec
+INSERT INTO usage_sizes (model, measure, customer_id, at, buckets, weights)
+VALUES (@model, @measure, @customer_id, @at, @buckets, @weights)
+ON CONFLICT (model, measure, customer_id) DO UPDATE SET at = excluded.at, buckets = excluded.buckets, weights = excluded.weights;
+
+-- name: SizesOfModel :many
+-- Those of the newest customers who used it.
+SELECT measure, at, buckets, weights FROM usage_sizes WHERE model = @model AND measure = @measure ORDER BY customer_id DESC LIMIT @n;

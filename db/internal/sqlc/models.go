@@ -607,6 +607,15 @@ type UsageQuantity struct {
 	Quantity   decimal.Decimal
 }
 
+type UsageSize struct {
+	Model      string
+	Measure    string
+	CustomerID pgtype.UUID
+	At         pgtype.Timestamptz
+	Buckets    []int16
+	Weights    []float64
+}
+
 type UsageSlice struct {
 	CustomerID   pgtype.UUID
 	Hour         pgtype.Timestamptz

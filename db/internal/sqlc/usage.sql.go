@@ -319,9 +319,10 @@ func (q *Queries) LockUsageMark(ctx context.Context, customerID pgtype.UUID) (in
 }
 
 const MovementsToCount = `-- name: MovementsToCount :many
-SELECT m.ver, m.n, g.id AS grant_id, g.type, g.wallet_id, w.unit, m.debit, m.credit, m.amount, m.after
+SELECT m.ver, m.n, g.id AS grant_id, g.type, g.wallet_id, w.unit, u.scale, m.debit, m.credit, m.amount, m.after
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
+JOIN units AS u ON u.code = w.unit
 CROSS JOIN LATERAL (
   SELECT x.ver, x.n, x.debit, x.credit, x.amount, x.after FROM movements AS x
   WHERE x.grant_id = g.id AND x.ver > $1 AND x.ver <= $2 OFFSET 0
@@ -337,6 +338,7 @@ type MovementsToCountRow struct {
 	Type     string
 	WalletID pgtype.UUID
 	Unit     string
+	Scale    int16
 	Debit    UnitAccount
 	Credit   UnitAccount
 	Amount   int64
@@ -360,6 +362,7 @@ func (q *Queries) MovementsToCount(ctx context.Context, after int64, until int64
 			&i.Type,
 			&i.WalletID,
 			&i.Unit,
+			&i.Scale,
 			&i.Debit,
 			&i.Credit,
 			&i.Amount,
@@ -428,6 +431,46 @@ func (q *Queries) OperationsToCount(ctx context.Context, customerID pgtype.UUID,
 	return items, nil
 }
 
+const ReadSizes = `-- name: ReadSizes :many
+SELECT model, measure, at, buckets, weights FROM usage_sizes
+WHERE model = ANY($1::text[]) AND measure = ANY($2::text[]) AND customer_id = $3 ORDER BY model, measure
+`
+
+type ReadSizesRow struct {
+	Model   string
+	Measure string
+	At      pgtype.Timestamptz
+	Buckets []int16
+	Weights []float64
+}
+
+// A customer's, of some models. Whoever adds to them holds the customer's mark.
+func (q *Queries) ReadSizes(ctx context.Context, models []string, measures []string, customerID pgtype.UUID) ([]ReadSizesRow, error) {
+	rows, err := q.db.Query(ctx, ReadSizes, models, measures, customerID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReadSizesRow{}
+	for rows.Next() {
+		var i ReadSizesRow
+		if err := rows.Scan(
+			&i.Model,
+			&i.Measure,
+			&i.At,
+			&i.Buckets,
+			&i.Weights,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RecentToCount = `-- name: RecentToCount :many
 SELECT DISTINCT o.customer_id FROM operations AS o
 LEFT JOIN usage_marks AS m ON m.customer_id = o.customer_id
@@ -449,6 +492,70 @@ func (q *Queries) RecentToCount(ctx context.Context, since pgtype.Timestamptz, n
 			return nil, err
 		}
 		items = append(items, customer_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const SaveSizes = `-- name: SaveSizes :exec
+INSERT INTO usage_sizes (model, measure, customer_id, at, buckets, weights)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (model, measure, customer_id) DO UPDATE SET at = excluded.at, buckets = excluded.buckets, weights = excluded.weights
+`
+
+type SaveSizesParams struct {
+	Model      string
+	Measure    string
+	CustomerID pgtype.UUID
+	At         pgtype.Timestamptz
+	Buckets    []int16
+	Weights    []float64
+}
+
+func (q *Queries) SaveSizes(ctx context.Context, arg SaveSizesParams) error {
+	_, err := q.db.Exec(ctx, SaveSizes,
+		arg.Model,
+		arg.Measure,
+		arg.CustomerID,
+		arg.At,
+		arg.Buckets,
+		arg.Weights,
+	)
+	return err
+}
+
+const SizesOfModel = `-- name: SizesOfModel :many
+SELECT measure, at, buckets, weights FROM usage_sizes WHERE model = $1 AND measure = $2 ORDER BY customer_id DESC LIMIT $3
+`
+
+type SizesOfModelRow struct {
+	Measure string
+	At      pgtype.Timestamptz
+	Buckets []int16
+	Weights []float64
+}
+
+// Those of the newest customers who used it.
+func (q *Queries) SizesOfModel(ctx context.Context, model string, measure string, n int32) ([]SizesOfModelRow, error) {
+	rows, err := q.db.Query(ctx, SizesOfModel, model, measure, n)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SizesOfModelRow{}
+	for rows.Next() {
+		var i SizesOfModelRow
+		if err := rows.Scan(
+			&i.Measure,
+			&i.At,
+			&i.Buckets,
+			&i.Weights,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
