@@ -84,8 +84,12 @@ type (
 	}
 )
 
-// QuarantinePending is the State of usage that waits.
-const QuarantinePending = "pending"
+// States of quarantined usage. What has been charged or discarded stays so.
+const (
+	QuarantinePending   = "pending"
+	QuarantineCharged   = "charged"
+	QuarantineDiscarded = "discarded"
+)
 
 // catalogues are the parsed catalogues, as they were read last. They may be used by any number of goroutines.
 type catalogues struct {

@@ -172,13 +172,13 @@ func (s *Store) NoteTry(ctx context.Context, id credit.QuarantineID, why *credit
 
 // ChargedBefore looks whether a customer's quarantined event was charged before it came again, when its key had been forgotten: if so it is that
 // operation's from now on.
-func (s *Store) ChargedBefore(ctx context.Context, row QuarantinedRow, by int32) (bool, error) {
+func (s *Store) ChargedBefore(ctx context.Context, row QuarantinedRow, by int32) error {
 	ver, err := s.q.OperationOfKey(ctx, uuidOf(row.Customer), row.Key)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, wrap(err, "look for the operation of an event")
+		return wrap(err, "look for the operation of an event")
 	}
 	err = s.Tx(ctx, func(tx pgx.Tx) error {
 		q := s.q.WithTx(tx)
@@ -194,5 +194,5 @@ func (s *Store) ChargedBefore(ctx context.Context, row QuarantinedRow, by int32)
 		}
 		return q.AnswerKey(ctx, 200, ver, pgtype.UUID{Bytes: keyDigest(row.Key), Valid: true})
 	})
-	return err == nil, wrap(err, "note that an event was charged before")
+	return wrap(err, "note that an event was charged before")
 }
