@@ -174,7 +174,7 @@ func (a *answering) stream(ctx context.Context) error {
 	}
 	control := http.NewResponseController(a.c.w)
 	_ = control.EnableFullDuplex() // HTTP/1: outcomes are written while events still come; where this cannot be, the caller has sent all before it reads
-	lines := bufio.NewReaderSize(a.c.r.Body, 64<<10)
+	lines := newLines(a.c.r.Body)
 	var long []byte
 	b := make([]byte, 0, 64<<10)
 	for {
@@ -225,6 +225,8 @@ func (a *answering) begin() {
 		a.c.w.WriteHeader(http.StatusOK)
 	}
 }
+
+func newLines(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 64<<10) }
 
 // readLine reads a line, with io.EOF when it is the last. Of one that is too long for an event only the first maxEvent+1 bytes are kept; long is room for
 // those that span the reader's buffer.

@@ -56,7 +56,7 @@ func (in *consumption) readResponse(r *reader) error {
 	}); err != nil {
 		return err
 	}
-	if p.Provider == "" {
+	if p.Provider == "" && !in.kept { // LiteLLM may leave it to the model
 		return credit.Invalid(r.pointer()+"/provider", "This field is required.")
 	}
 	if (p.Usage == nil) == (p.Body == nil) {

@@ -196,8 +196,8 @@ func (in *consumption) document() string {
 		doc["partial"] = true
 	}
 	if p := in.response; p != nil {
-		response := map[string]any{"provider": p.Provider}
-		for name, value := range map[string]string{"flavour": p.Flavour, "model": p.Model} {
+		response := map[string]any{}
+		for name, value := range map[string]string{"provider": p.Provider, "flavour": p.Flavour, "model": p.Model} {
 			if value != "" {
 				response[name] = value
 			}

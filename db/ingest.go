@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -189,7 +188,11 @@ func (s *Store) ChargedBefore(ctx context.Context, row QuarantinedRow, by int32)
 		if err != nil || now.State != QuarantinePending {
 			return err
 		}
-		if err := q.ChargeQuarantined(ctx, sqlc.ChargeQuarantinedParams{Ver: ver, DecidedAt: timeOf(time.Now().UTC()), DecidedBy: by, ID: uuidOf(row.ID)}); err != nil {
+		at, err := q.ReadClock(ctx)
+		if err != nil {
+			return err
+		}
+		if err := q.ChargeQuarantined(ctx, sqlc.ChargeQuarantinedParams{Ver: ver, DecidedAt: at, DecidedBy: by, ID: uuidOf(row.ID)}); err != nil {
 			return err
 		}
 		return q.AnswerKey(ctx, 200, ver, pgtype.UUID{Bytes: keyDigest(row.Key), Valid: true})
