@@ -25,6 +25,7 @@ type cli struct {
 	Unfreeze unfreezeCmd `cmd:"" help:"Let a customer move credits again that the auditor has frozen."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to this release."`
 	Replay   replayCmd   `cmd:"" help:"Send a trace of language model requests through the API and tell what came of it."`
+	Import   importCmd   `cmd:"" help:"Send a file of usage events through the API and tell what came of them."`
 	Ratecard ratecardCmd `cmd:"" help:"Check, compare, publish and try rate cards written as files."`
 	Costs    costsCmd    `cmd:"" help:"Compare and publish catalogues of what model providers charge."`
 	Dev      devCmd      `cmd:"" help:"Run everything on this machine: Postgres, Redis, Temporal and the platform."`

@@ -53,7 +53,7 @@ func (c *devUpCmd) platform(ctx context.Context, stack *devstack.Stack, out io.W
 	if err := a.write(c.Dir); err != nil {
 		return err
 	}
-	server, err := newAPI(p, c.webhookFlags)
+	server, err := newAPI(p, c.webhookFlags, 0)
 	if err != nil {
 		return err
 	}

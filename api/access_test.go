@@ -40,7 +40,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 		may[rt.Method+" "+rt.Path] = rt.Roles
 	}
 	for role, want := range map[roles][]string{
-		product: {"POST /v1/consume", "POST /v1/consume/batch", "POST /v1/quote", "POST /v1/holds", "POST /v1/holds/:hold/extend", "POST /v1/holds/:hold/capture", "POST /v1/holds/:hold/release"},
+		product: {"POST /v1/consume", "POST /v1/consume/batch", "POST /v1/quote", "POST /v1/holds", "POST /v1/holds/:hold/extend", "POST /v1/holds/:hold/capture", "POST /v1/holds/:hold/release", "POST /v1/events", "POST /api/v1/events"},
 		support: {"POST /v1/alert_rules", "PATCH /v1/alert_rules/:alert_rule", "DELETE /v1/alert_rules/:alert_rule", "POST /v1/customers", "PATCH /v1/customers/:customer", "POST /v1/customers/:customer/members", "POST /v1/wallets", "PATCH /v1/wallets/:wallet",
 			"POST /v1/grants", "POST /v1/grants/:grant/issue", "POST /v1/grants/:grant/extend", "POST /v1/grants/:grant/void", "POST /v1/grants/:grant/freeze",
 			"POST /v1/grants/:grant/unfreeze", "POST /v1/grants/:grant/refunds/preview", "POST /v1/grants/:grant/refunds", "POST /v1/quote", "POST /v1/holds/:hold/release",

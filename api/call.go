@@ -55,8 +55,21 @@ func (c *call) text(media []string) (string, error) {
 	if t := h["Content-Type"]; len(t) != 1 || t[0] != media[0] && !isType(t[0], media[0]) {
 		return "", credit.Errorf(credit.UnsupportedMedia, "The Content-Type must be %s, in UTF-8.", media[0])
 	}
-	if e := h["Content-Encoding"]; len(e) > 0 && e[0] != "" && e[0] != "identity" {
-		return "", credit.Errorf(credit.UnsupportedMedia, "A compressed body is not accepted.")
+	return c.whole()
+}
+
+// uncompressed refuses a body that is compressed.
+func (c *call) uncompressed() error {
+	if e := c.r.Header["Content-Encoding"]; len(e) > 0 && e[0] != "" && e[0] != "identity" {
+		return credit.Errorf(credit.UnsupportedMedia, "A compressed body is not accepted.")
+	}
+	return nil
+}
+
+// whole reads the request's body, of whatever type.
+func (c *call) whole() (string, error) {
+	if err := c.uncompressed(); err != nil {
+		return "", err
 	}
 	limit := c.route.limit
 	if c.r.ContentLength > limit {

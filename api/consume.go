@@ -40,6 +40,15 @@ type consumption struct {
 	unpriced  string             // what becomes of it when it cannot be priced; "": the usual
 	text      string             // the whole object
 	kept      bool               // it was kept in quarantine, and may be of either form
+	reported                     // of a usage event; otherwise zero
+}
+
+// reported is what only usage events have.
+type reported struct {
+	event     bool   // it is one
+	enveloped bool   // source, id and time stand in what is around it
+	source    string // who reports it
+	id        string // there
 }
 
 // readBody reads the request's body as one consumption.
@@ -93,6 +102,11 @@ func (in *consumption) read(r *reader, event bool) error {
 		}
 		if name == "size" && in.holding {
 			return word(&in.size, sizeStated, sizeSuggested)(r)
+		}
+		if in.event {
+			if its, err := in.readReported(r, name); its {
+				return err
+			}
 		}
 		switch name {
 		case "customer":
@@ -233,7 +247,7 @@ func (in *consumption) check(r *reader, event bool) error {
 		return credit.Invalid(r.pointer()+"/"+name, "%s", detail)
 	}
 	switch {
-	case in.customer == "":
+	case in.customer == "" && !in.event:
 		return missing("customer", "This field is required.")
 	case event && in.key == "":
 		return missing("idempotency_key", "This field is required.")
@@ -300,35 +314,44 @@ func shortest(s string) string {
 
 // consumeOperation makes the operation of a consumption that r has just read: names become ids, the amount whole steps.
 func (s *Server) consumeOperation(ctx context.Context, c *call, r *reader, in *consumption, key string) (*balance.Consume, error) {
-	customer, err := s.customerID(ctx, in.customer)
+	op, err := s.named(ctx, r, in)
 	if err != nil {
-		return nil, r.within("customer", err)
+		return nil, err
 	}
+	in.keeping(op)
+	request, err := in.digest(op.Customer, op)
+	if err != nil {
+		return nil, err
+	}
+	op.Key, op.Request, op.Actor, op.RequestID = balance.ClientKey(key), request, c.caller.no, c.id
+	return op, nil
+}
+
+// named makes the operation of a consumption without its key. With a refusal about anything but the customer, the operation still has that.
+func (s *Server) named(ctx context.Context, r *reader, in *consumption) (*balance.Consume, error) {
 	op := &balance.Consume{At: in.timestamp, Usage: in.usage, Dims: in.dims, Partial: in.partial, Reason: in.reason, Response: in.response}
+	var err error
+	if op.Customer, err = s.customerID(ctx, in.customer); err != nil {
+		return op, r.within("customer", err)
+	}
 	if in.member != "" {
-		if op.Member, err = s.memberID(ctx, customer, in.member); err != nil {
-			return nil, r.within("member", err)
+		if op.Member, err = s.memberID(ctx, op.Customer, in.member); err != nil {
+			return op, r.within("member", err)
 		}
 	}
 	if in.usage == nil && in.response == nil {
 		unit, err := s.service.Unit(in.unit)
 		if err != nil {
-			return nil, err
+			return op, err
 		}
 		op.Unit = unit.Code
 		if op.Amount, err = credit.ParseAmount(in.amount, unit.Scale); err != nil {
-			return nil, r.within("amount", err)
+			return op, r.within("amount", err)
 		}
 		if op.Amount == 0 {
-			return nil, r.within("amount", credit.Errorf(credit.InvalidAmount, "The amount must be positive."))
+			return op, r.within("amount", credit.Errorf(credit.InvalidAmount, "The amount must be positive."))
 		}
 	}
-	in.keeping(op)
-	request, err := in.digest(customer, op)
-	if err != nil {
-		return nil, err
-	}
-	op.Header = balance.Header{Customer: customer, Key: balance.ClientKey(key), Request: request, Actor: c.caller.no, RequestID: c.id}
 	return op, nil
 }
 

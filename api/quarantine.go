@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/db"
 )
 
-var quarantineStates = []string{db.QuarantinePending, "charged", "discarded"}
+var quarantineStates = []string{db.QuarantinePending, db.QuarantineCharged, db.QuarantineDiscarded}
 
 type quarantinedDocument struct {
 	balance.QuarantineDocument
@@ -70,14 +71,15 @@ func (s *Server) getQuarantined(ctx context.Context, c *call) error {
 
 // retryQuarantined is POST /v1/quarantined_usage/{quarantined}/retry. Its own key lets the usage be charged once; the call needs none.
 func (s *Server) retryQuarantined(ctx context.Context, c *call) error {
-	if err := c.input(); err != nil {
+	var at time.Time
+	if err := c.input(optional("service_at", instant(&at))); err != nil {
 		return err
 	}
 	row, err := s.pathQuarantined(ctx, c)
 	if err != nil {
 		return err
 	}
-	op, err := s.kept(c, row)
+	op, err := s.kept(ctx, c, row, at)
 	if err != nil {
 		return err
 	}
@@ -91,14 +93,19 @@ const maxRetried = 200
 func (s *Server) retryManyQuarantined(ctx context.Context, c *call) error {
 	var f db.QuarantineFilter
 	var after credit.QuarantineID
+	var at time.Time
 	customer, limit := "", maxRetried
 	if err := c.input(
 		optional("customer", text(&customer, 255)),
 		optional("code", text(&f.Code, 64)),
 		optional("after", parsed(&after, credit.ParseID[credit.QuarantineID])),
 		optional("limit", integer(&limit, 1, maxRetried)),
+		optional("service_at", instant(&at)),
 	); err != nil {
 		return err
+	}
+	if !at.IsZero() && f.Code != string(credit.TooOld) {
+		return credit.Invalid("/service_at", "Only usage that is too old can be charged as of another instant: choose it by its code.")
 	}
 	if customer != "" {
 		var err error
@@ -118,7 +125,7 @@ func (s *Server) retryManyQuarantined(ctx context.Context, c *call) error {
 	events := make([]event, len(rows))
 	var ops []balance.Operation
 	for i, row := range rows {
-		op, err := s.kept(c, row)
+		op, err := s.kept(ctx, c, row, at)
 		if events[i].err = err; err == nil {
 			ops = append(ops, op)
 		}

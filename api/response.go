@@ -2,9 +2,12 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/shopspring/decimal"
 
@@ -53,7 +56,7 @@ func (in *consumption) readResponse(r *reader) error {
 	}); err != nil {
 		return err
 	}
-	if p.Provider == "" {
+	if p.Provider == "" && !in.kept { // LiteLLM may leave it to the model
 		return credit.Invalid(r.pointer()+"/provider", "This field is required.")
 	}
 	if (p.Usage == nil) == (p.Body == nil) {
@@ -214,8 +217,18 @@ func (in *consumption) appendResponse(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// kept makes the operation that charges quarantined usage, of the consumption as it was kept.
-func (s *Server) kept(c *call, row db.QuarantinedRow) (*balance.ChargeQuarantined, error) {
+// kept makes the operation that charges quarantined usage, of the consumption as it was kept. at is when it is to have been served; zero: when it was.
+// An event whose customer was not there waits for one of the name.
+func (s *Server) kept(ctx context.Context, c *call, row db.QuarantinedRow, at time.Time) (*balance.ChargeQuarantined, error) {
+	waits := row.State == db.QuarantinePending
+	switch {
+	case row.State == db.QuarantineDiscarded:
+		return nil, credit.Errorf(credit.QuarantineState, "The usage was discarded.").With("state", row.State)
+	case at.IsZero():
+		at = row.ServiceAt
+	case waits && row.Code != credit.TooOld:
+		return nil, credit.Invalid("/service_at", "Only usage that is too old can be charged as of another instant.")
+	}
 	var r reader
 	if err := r.start(row.Body); err != nil {
 		return nil, err
@@ -224,11 +237,24 @@ func (s *Server) kept(c *call, row db.QuarantinedRow) (*balance.ChargeQuarantine
 	if err := in.read(&r, false); err != nil {
 		return nil, err
 	}
-	op, err := s.consumeOperation(c.r.Context(), c, &r, &in, "")
+	consume, err := s.consumeOperation(ctx, c, &r, &in, "")
+	if err == nil && row.Customer.IsZero() {
+		err = s.store.AssignQuarantined(ctx, row, consume.Customer)
+	}
+	var why *credit.Error
+	if errors.As(err, &why) && curable[why.Code] && waits {
+		return nil, errors.Join(err, s.store.NoteTry(ctx, row.ID, why))
+	}
 	if err != nil {
 		return nil, err
 	}
-	op.Key, op.At, op.Keep = row.Key, row.ServiceAt, nil
-	op.RequestID = credit.RequestID{} // one call may charge many
-	return &balance.ChargeQuarantined{Consume: *op, Quarantined: row.ID}, nil
+	row.Customer = consume.Customer
+	if row.Code == credit.TooOld && waits { // its key may have been forgotten before it came again
+		if err := s.store.ChargedBefore(ctx, row, c.caller.no); err != nil {
+			return nil, err
+		}
+	}
+	consume.Key, consume.At, consume.Keep = row.Key, at, nil
+	consume.RequestID = credit.RequestID{} // one call may charge many
+	return &balance.ChargeQuarantined{Consume: *consume, Quarantined: row.ID}, nil
 }

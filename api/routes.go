@@ -16,6 +16,8 @@ func (s *Server) table() []route {
 	return []route{
 		{Method: post, Path: "/v1/consume", Roles: product, handle: s.consume, limit: maxConsume},
 		{Method: post, Path: "/v1/consume/batch", Roles: product, handle: s.consumeBatch, limit: maxBatch},
+		{Method: post, Path: "/v1/events", Roles: product, handle: s.ingest, limit: s.maxEvents},
+		{Method: post, Path: "/api/v1/events", Roles: product, handle: s.ingest, limit: s.maxEvents},
 		{Method: post, Path: "/v1/quote", Roles: product | support, handle: s.quote, limit: maxConsume},
 		{Method: post, Path: "/v1/holds", Roles: product, handle: s.createHold},
 		{Method: get, Path: "/v1/holds", Roles: anyRole, handle: s.listHolds, timeout: look},

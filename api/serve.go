@@ -145,6 +145,7 @@ func (s *Server) unrouted(err error, ec echo.Context) {
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	events   *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -157,7 +158,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"method", "route"}),
 	}
-	r.MustRegister(m.requests, m.seconds)
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallystick", Subsystem: "ingest", Name: "events_total", Help: "Usage events answered, by outcome.",
+	}, []string{"outcome"})
+	r.MustRegister(m.requests, m.seconds, m.events)
 	return m
 }
 

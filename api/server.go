@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/db"
@@ -32,7 +33,12 @@ type Config struct {
 	Redis    func(context.Context) error // tells whether Redis answers, for /readyz; nil: there is none
 	Version  string                      // of the program, for /readyz
 	Webhooks webhook.Allow               // endpoints besides public ones over HTTPS
+
+	MaxEventsBody int64 // bytes of a call with usage events that is no stream; 0: DefaultEventsBody
 }
+
+// DefaultEventsBody is [Config].MaxEventsBody when nothing is said.
+const DefaultEventsBody = 16 << 20
 
 // Server serves the API.
 type Server struct {
@@ -51,13 +57,19 @@ type Server struct {
 	stopping atomic.Bool
 	webhooks webhook.Allow
 	streams  *streams
+
+	maxEvents int64               // bytes of a call with usage events
+	ingesting *semaphore.Weighted // usage events under way
 }
 
 // New makes a server. It fails only when its own description of the API is broken.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		service: cfg.Service, store: cfg.Store, log: cfg.Log, registry: cfg.Registry, redis: cfg.Redis, version: cfg.Version, tracing: cfg.Tracer != nil,
-		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks,
+		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks, maxEvents: cfg.MaxEventsBody, ingesting: semaphore.NewWeighted(maxIngesting),
+	}
+	if s.maxEvents == 0 {
+		s.maxEvents = DefaultEventsBody
 	}
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()

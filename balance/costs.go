@@ -287,10 +287,11 @@ type UnreadDocument struct {
 // QuarantineDocument says that a consumption waits until it can be priced, or what became of it.
 type QuarantineDocument struct {
 	ID         credit.QuarantineID `json:"id"`
-	CustomerID credit.CustomerID   `json:"customer_id"`
-	State      string              `json:"state"`  // pending, charged, discarded
-	Code       credit.Code         `json:"code"`   // of the problem, the last time
-	Detail     string              `json:"detail"` // of the problem
+	CustomerID *credit.CustomerID  `json:"customer_id"`        // nil: nobody has the name that a usage event gives
+	Customer   string              `json:"customer,omitempty"` // as a usage event names it
+	State      string              `json:"state"`              // pending, charged, discarded
+	Code       credit.Code         `json:"code"`               // of the problem, the last time
+	Detail     string              `json:"detail"`             // of the problem
 	ServiceAt  Instant             `json:"service_at"`
 	RecordedAt Instant             `json:"recorded_at"`
 	Tries      int                 `json:"tries"`
@@ -301,8 +302,11 @@ type QuarantineDocument struct {
 
 // DescribeQuarantined makes the document of quarantined usage.
 func DescribeQuarantined(q db.QuarantinedRow) QuarantineDocument {
-	doc := QuarantineDocument{ID: q.ID, CustomerID: q.Customer, State: q.State, Code: q.Code, Detail: q.Detail, ServiceAt: Instant(q.ServiceAt), RecordedAt: Instant(q.At),
+	doc := QuarantineDocument{ID: q.ID, Customer: q.Named, State: q.State, Code: q.Code, Detail: q.Detail, ServiceAt: Instant(q.ServiceAt), RecordedAt: Instant(q.At),
 		Tries: q.Tries, DecidedAt: instantOrNil(q.DecidedAt), Reason: q.Reason}
+	if !q.Customer.IsZero() {
+		doc.CustomerID = &q.Customer
+	}
 	if q.Ver != 0 {
 		doc.Operation = q.Customer.String() + "/" + strconv.FormatInt(q.Ver, 10)
 	}

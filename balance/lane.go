@@ -650,7 +650,11 @@ type denial struct {
 // after the caller was told no.
 func (b *batch) refuse(j *job, err error) result {
 	var e *credit.Error
-	if !errors.As(err, &e) || !j.keyed || !strings.HasPrefix(j.op.header().Key, clientKeys) {
+	event := strings.HasPrefix(j.op.header().Key, eventKeys)
+	if !errors.As(err, &e) || !j.keyed || !event && !strings.HasPrefix(j.op.header().Key, clientKeys) {
+		return result{err: err}
+	}
+	if event && e.Code == credit.TooOld { // it goes into quarantine, under this key
 		return result{err: err}
 	}
 	if _, of := errors.AsType[*ofState](err); !of && !finalRefusals[e.Code] {

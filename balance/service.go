@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -342,6 +343,14 @@ const clientKeys = "client/"
 
 // ClientKey makes a [Header].Key of a caller's idempotency key.
 func ClientKey(key string) string { return clientKeys + key }
+
+// eventKeys is what the keys of usage events begin with inside.
+const eventKeys = "event/"
+
+// EventKey makes the [Header].Key of a usage event, of who reports it and of its id there. Different pairs have different keys.
+func EventKey(source, id string) string {
+	return eventKeys + url.PathEscape(source) + "/" + url.PathEscape(id) // neither has a slash then
+}
 
 // KeyDigest is how a key is stored.
 func KeyDigest(key string) [16]byte {

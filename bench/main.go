@@ -120,6 +120,7 @@ func (b *bench) measure(ctx context.Context) error {
 		columnHot, columnSpread                 = "balance column, hot", "balance column, spread"
 		statementHot, statementSpread           = "balance column in one statement, hot", "balance column in one statement, spread"
 		insertCeiling                           = "inserting the same rows, 500 at a time, nothing else"
+		ingestEvents                            = "POST /v1/events, 500 at a time, spread"
 		readBalance, doNothing                  = "GET /v1/customers/{id}/balances", "Echo handler that does nothing"
 	)
 	type step struct {
@@ -135,6 +136,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{columnSpread, func() (figures, error) { return b.baseline(ctx, balanceColumn, int64(b.Customers)) }, false},
 		{statementSpread, func() (figures, error) { return b.baseline(ctx, balanceStatement, int64(b.Customers)) }, false},
 		{consumeRated, func() (figures, error) { return b.consume(b.Customers, true) }, true},
+		{ingestEvents, b.ingest, true},
 		{readBalance, b.balances, false},
 		{doNothing, b.nothing, false},
 	}
@@ -184,6 +186,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{"hot wallet / spread", consumeHot, consumeSpread, "0.75 to 1.33"},
 		{"hot wallet / batched inserts", consumeHot, insertCeiling, ""},
 		{"spread / batched inserts", consumeSpread, insertCeiling, ""},
+		{"usage events / batched inserts", ingestEvents, insertCeiling, ""},
 		{"balance read / nothing", readBalance, doNothing, "at least 0.6"},
 	} {
 		var ratios []float64
@@ -480,6 +483,31 @@ func (b *bench) consume(customers int, rated bool) (figures, error) {
 		}
 		return err
 	})
+}
+
+// ingest measures usage events, of which a call has as many as a batch of the ceiling has rows. Times are those of calls.
+func (b *bench) ingest() (figures, error) {
+	const inOne, clients = 500, 8
+	conns, err := b.dial()
+	if err != nil {
+		return figures{}, err
+	}
+	defer closeAll(conns)
+	source, at := strconv.FormatInt(time.Now().UnixNano(), 36), time.Now().UTC().Format(time.RFC3339)
+	f, err := run(min(clients, b.Clients), b.WarmUp, b.Measure, func(k int, n int64) error {
+		body := append(make([]byte, 0, inOne*160), '[')
+		for i := n * inOne; i < (n+1)*inOne; i++ {
+			body = fmt.Appendf(body, `{"source":"%s","id":"%d","customer":"%s","time":"%s","unit":"CREDIT","amount":"0.001"},`, source, i, b.customers[i*7919%int64(b.Customers)], at)
+		}
+		body[len(body)-1] = ']'
+		status, answer, err := conns[k].do("POST", "/v1/events", []string{"Authorization", "Bearer " + apiKey}, body)
+		if err == nil && (status != http.StatusOK || !strings.HasSuffix(string(answer), fmt.Sprintf(`"counts":{"consumed":%d}}`, inOne))) {
+			err = fmt.Errorf("answered %d: %.300s", status, answer[max(0, len(answer)-300):])
+		}
+		return err
+	})
+	f.events *= inOne
+	return f, err
 }
 
 func (b *bench) balances() (figures, error) {

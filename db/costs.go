@@ -60,9 +60,10 @@ type (
 	// QuarantinedRow is usage that could not be priced when it came.
 	QuarantinedRow struct {
 		ID        credit.QuarantineID
-		Customer  credit.CustomerID
-		Key       string // idempotency key, as operations have it
-		Actor     int32  // API key that sent it
+		Customer  credit.CustomerID // zero: there is none of the name
+		Named     string            // the customer as a usage event names it; "": it was no event
+		Key       string            // idempotency key, as operations have it
+		Actor     int32             // API key that sent it
 		RequestID credit.RequestID
 		Body      string // as it was sent
 		ServiceAt time.Time
@@ -83,8 +84,12 @@ type (
 	}
 )
 
-// QuarantinePending is the State of usage that waits.
-const QuarantinePending = "pending"
+// States of quarantined usage. What has been charged or discarded stays so.
+const (
+	QuarantinePending   = "pending"
+	QuarantineCharged   = "charged"
+	QuarantineDiscarded = "discarded"
+)
 
 // catalogues are the parsed catalogues, as they were read last. They may be used by any number of goroutines.
 type catalogues struct {
@@ -244,7 +249,7 @@ func noQuarantined(id credit.QuarantineID) *credit.Error {
 }
 
 func quarantinedRow(r sqlc.FindQuarantinedRow) QuarantinedRow {
-	return QuarantinedRow{ID: r.ID.Bytes, Customer: r.CustomerID.Bytes, Key: r.Key, Actor: r.Actor, RequestID: r.RequestID.Bytes, Body: r.Body,
+	return QuarantinedRow{ID: r.ID.Bytes, Customer: r.CustomerID.Bytes, Named: r.Named.String, Key: r.Key, Actor: r.Actor, RequestID: r.RequestID.Bytes, Body: r.Body,
 		ServiceAt: fromTime(r.ServiceAt), At: fromTime(r.At), Code: credit.Code(r.Code), Detail: r.Detail, Tries: int(r.Tries), State: r.State, Ver: r.Ver.Int64,
 		DecidedAt: fromTime(r.DecidedAt), DecidedBy: r.DecidedBy.Int32, Reason: r.Reason.String}
 }
@@ -278,17 +283,20 @@ func (s *Store) CountQuarantined(ctx context.Context) (int64, time.Time, error) 
 // DiscardQuarantined gives up charging usage that waits. answer is what its key is answered from then on. Usage that was charged or discarded
 // before is refused with quarantine_state.
 func (c *Catalog) DiscardQuarantined(ctx context.Context, id credit.QuarantineID, by int32, reason string, answer func(QuarantinedRow) ([]byte, error)) (QuarantinedRow, error) {
-	if _, err := c.q.LockQuarantined(ctx, uuidOf(id)); err != nil {
-		return QuarantinedRow{}, found(err, noQuarantined(id), "lock the customer of quarantined usage")
+	digest, err := c.q.DiscardUnassigned(ctx, by, reason, uuidOf(id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		if _, err := c.q.LockQuarantined(ctx, uuidOf(id)); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return QuarantinedRow{}, wrap(err, "lock the customer of quarantined usage")
+		}
+		digest, err = c.q.DiscardQuarantined(ctx, by, reason, uuidOf(id))
 	}
-	digest, err := c.q.DiscardQuarantined(ctx, by, reason, uuidOf(id))
 	discarded := err == nil
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return QuarantinedRow{}, wrap(err, "discard quarantined usage")
 	}
 	r, err := c.q.FindQuarantined(ctx, uuidOf(id))
 	if err != nil {
-		return QuarantinedRow{}, wrap(err, "read quarantined usage")
+		return QuarantinedRow{}, found(err, noQuarantined(id), "read quarantined usage")
 	}
 	row := quarantinedRow(r)
 	if !discarded {

@@ -22,7 +22,7 @@ type progress struct {
 }
 
 func (r *run) progress(began time.Time) *progress {
-	p := &progress{run: r, began: began, columns: columnsOf(r.Out), stop: make(chan struct{})}
+	p := &progress{run: r, began: began, columns: Columns(r.Out), stop: make(chan struct{})}
 	p.done.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
@@ -76,8 +76,8 @@ func (p *progress) show() {
 	fmt.Fprintf(p.run.Out, "\r\x1b[K%.*s", p.columns-1, text)
 }
 
-// columnsOf returns how wide a terminal is; 0 when w is none.
-func columnsOf(w io.Writer) int {
+// Columns returns how wide a terminal is; 0 when w is none.
+func Columns(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok {
 		return 0

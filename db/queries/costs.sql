@@ -81,12 +81,12 @@ RETURNING digest;
 UPDATE idempotency_keys SET response = @response::text WHERE digest = @digest AND status = 202 AND ver IS NULL;
 
 -- name: FindQuarantined :one
-SELECT id, customer_id, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
+SELECT id, customer_id, named, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
 FROM quarantined_usage WHERE id = @id;
 
 -- name: PageQuarantined :many
 -- Newest first. Null filters let everything through.
-SELECT id, customer_id, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
+SELECT id, customer_id, named, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
 FROM quarantined_usage
 WHERE (sqlc.narg('customer_id')::uuid IS NULL OR customer_id = sqlc.narg('customer_id')::uuid)
   AND (sqlc.narg('state')::text IS NULL OR state = sqlc.narg('state')::text)
@@ -96,7 +96,7 @@ ORDER BY id DESC LIMIT @page_size;
 
 -- name: OldestQuarantined :many
 -- What waits, the first first: those who came first are charged first.
-SELECT id, customer_id, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
+SELECT id, customer_id, named, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
 FROM quarantined_usage
 WHERE state = 'pending' AND id > @after
   AND (sqlc.narg('customer_id')::uuid IS NULL OR customer_id = sqlc.narg('customer_id')::uuid)

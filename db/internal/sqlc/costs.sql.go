@@ -317,13 +317,14 @@ func (q *Queries) FindCostDraft(ctx context.Context, id pgtype.UUID) (CostCatalo
 }
 
 const FindQuarantined = `-- name: FindQuarantined :one
-SELECT id, customer_id, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
+SELECT id, customer_id, named, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
 FROM quarantined_usage WHERE id = $1
 `
 
 type FindQuarantinedRow struct {
 	ID         pgtype.UUID
 	CustomerID pgtype.UUID
+	Named      pgtype.Text
 	Key        string
 	Actor      int32
 	RequestID  pgtype.UUID
@@ -346,6 +347,7 @@ func (q *Queries) FindQuarantined(ctx context.Context, id pgtype.UUID) (FindQuar
 	err := row.Scan(
 		&i.ID,
 		&i.CustomerID,
+		&i.Named,
 		&i.Key,
 		&i.Actor,
 		&i.RequestID,
@@ -391,7 +393,7 @@ func (q *Queries) LockQuarantined(ctx context.Context, id pgtype.UUID) (pgtype.U
 }
 
 const OldestQuarantined = `-- name: OldestQuarantined :many
-SELECT id, customer_id, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
+SELECT id, customer_id, named, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
 FROM quarantined_usage
 WHERE state = 'pending' AND id > $1
   AND ($2::uuid IS NULL OR customer_id = $2::uuid)
@@ -409,6 +411,7 @@ type OldestQuarantinedParams struct {
 type OldestQuarantinedRow struct {
 	ID         pgtype.UUID
 	CustomerID pgtype.UUID
+	Named      pgtype.Text
 	Key        string
 	Actor      int32
 	RequestID  pgtype.UUID
@@ -443,6 +446,7 @@ func (q *Queries) OldestQuarantined(ctx context.Context, arg OldestQuarantinedPa
 		if err := rows.Scan(
 			&i.ID,
 			&i.CustomerID,
+			&i.Named,
 			&i.Key,
 			&i.Actor,
 			&i.RequestID,
@@ -557,7 +561,7 @@ func (q *Queries) PageCostDrafts(ctx context.Context, before pgtype.UUID, pageSi
 }
 
 const PageQuarantined = `-- name: PageQuarantined :many
-SELECT id, customer_id, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
+SELECT id, customer_id, named, key, actor, request_id, body, service_at, at, code, detail, tries, state, ver, decided_at, decided_by, reason
 FROM quarantined_usage
 WHERE ($1::uuid IS NULL OR customer_id = $1::uuid)
   AND ($2::text IS NULL OR state = $2::text)
@@ -577,6 +581,7 @@ type PageQuarantinedParams struct {
 type PageQuarantinedRow struct {
 	ID         pgtype.UUID
 	CustomerID pgtype.UUID
+	Named      pgtype.Text
 	Key        string
 	Actor      int32
 	RequestID  pgtype.UUID
@@ -612,6 +617,7 @@ func (q *Queries) PageQuarantined(ctx context.Context, arg PageQuarantinedParams
 		if err := rows.Scan(
 			&i.ID,
 			&i.CustomerID,
+			&i.Named,
 			&i.Key,
 			&i.Actor,
 			&i.RequestID,

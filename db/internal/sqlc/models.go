@@ -493,6 +493,7 @@ type QuarantinedUsage struct {
 	DecidedAt  pgtype.Timestamptz
 	DecidedBy  pgtype.Int4
 	Reason     pgtype.Text
+	Named      pgtype.Text
 }
 
 type RateCard struct {
