@@ -35,8 +35,8 @@ type workerFlags struct {
 
 // webhookFlags say where webhooks may lead to. The API checks URLs by them, the worker the addresses that it dials.
 type webhookFlags struct {
-	WebhookAllowPrivate bool `env:"TALLYSTICK_WEBHOOK_ALLOW_PRIVATE" help:"Let webhook endpoints have private, loopback and other addresses that are not public."`
-	WebhookAllowHTTP    bool `name:"webhook-allow-http" env:"TALLYSTICK_WEBHOOK_ALLOW_HTTP" help:"Let webhook endpoints be plain HTTP."`
+	WebhookAllowPrivate bool   `env:"TALLYSTICK_WEBHOOK_ALLOW_PRIVATE" help:"Let webhook endpoints have private, loopback and other addresses that are not public."`
+	WebhookAllowHTTP    bool   `name:"webhook-allow-http" env:"TALLYSTICK_WEBHOOK_ALLOW_HTTP" help:"Let webhook endpoints be plain HTTP."`
 	SMTP                string `env:"TALLYSTICK_SMTP" placeholder:"URL" help:"Mail server for endpoints that are mail addresses: smtp://user:password@host:587?from=address, or smtps://. Empty: there are none."`
 }
 
