@@ -58,6 +58,7 @@ var kinds = map[credit.Code]kind{
 	credit.VersionInForce:      {409, "The version is in force, or about to be", "What may have priced an event stays. Publish another version."},
 	credit.AssignmentOverlaps:  {409, "Another rate card is assigned for that time", "End the other assignment first, or choose another time."},
 	credit.DimensionConflict:   {409, "The dimensions contradict the response", "Leave out what the provider's response says itself, or correct it."},
+	credit.NotCorrectable:      {409, "The operation cannot be corrected so", "correctable says how much of it can still be given back; the detail says what stands in the way."},
 	credit.QuarantineState:     {409, "The quarantined usage does not wait any more", "state says what became of it."},
 	credit.TooLarge:            {413, "The request body is too large", "Send less; split a batch."},
 	credit.UnsupportedMedia:    {415, "The content type is not supported", "Send application/json, or the type that the operation names, in UTF-8 and not compressed."},

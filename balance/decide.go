@@ -33,6 +33,8 @@ type customer struct {
 	holds    map[credit.HoldID]*credit.Hold   // those that operations of the batch name or made
 	held     map[credit.HoldID]bool           // those of them that are to be written
 	refunded map[credit.GrantID]db.Refunded   // what was refunded of grants before the batch, of those that a refund asked for
+	recorded map[int64]*db.Recorded           // what was read of earlier operations, as the batch has made it; nil: there is none
+	amended  map[int64]bool                   // those of them that are to be written
 	drawn    map[string][]credit.GrantID      // by unit: what was drawn from before the batch, the last first; no unit: not read
 }
 
@@ -130,6 +132,7 @@ func (c *customer) settle() {
 // decision is one operation being judged. Its effects join the batch's changes when it is accepted.
 type decision struct {
 	c         *customer
+	others    map[credit.CustomerID]*customer // all of the batch
 	book      *rating.Book
 	rates     rates
 	rules     *rules // that book and rates are of
@@ -309,17 +312,22 @@ func (d *decision) finish(r receipt) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.record(d.job.op.header().Key, body)
+	return body, nil
+}
+
+// record makes the operation part of the customer's history.
+func (d *decision) record(key string, body []byte) {
 	h := d.job.op.header()
 	if d.serviceAt.IsZero() {
 		d.serviceAt = d.c.at
 	}
 	d.changes.Operations = append(d.changes.Operations, db.OperationRow{
 		Customer: d.c.id, Ver: d.ver, Kind: d.kind, Amount: d.amount, At: d.c.at, ServiceAt: d.serviceAt, Actor: h.Actor,
-		RequestID: h.RequestID, Member: d.member, Key: h.Key, Unit: d.unit, Dims: dimsJSON(d.dims), Receipt: body,
+		RequestID: h.RequestID, Member: d.member, Key: key, Unit: d.unit, Dims: dimsJSON(d.dims), Receipt: body,
 	})
 	d.c.ver = d.ver
 	d.c.settle()
-	return body, nil
 }
 
 // appendConsumeReceipt writes the JSON of a [ConsumeReceipt] by hand: it is on the path of every consumption. A test holds it

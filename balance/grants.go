@@ -348,6 +348,43 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	return jsonReceipt(doc), nil
 }
 
+func (o *DecrementGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	scale, units := d.scale(g.Wallet.Unit), o.Units
+	if units == 0 {
+		units = g.Available
+	}
+	switch {
+	case g.Type == credit.Overage:
+		return nil, credit.Errorf(credit.GrantState, "An overage grant is a limit, not credits that the customer has.").With("state", string(g.State(d.c.at)))
+	case g.Status == credit.StatusPending || g.Status == credit.StatusOpen && !g.Frozen && g.PastExpiry(d.c.at):
+		return nil, stateRefusal(g, d.c.at, "decremented")
+	case units == 0 || units > g.Available:
+		return nil, shortRefusal(g.Available, units, g.Wallet.Unit, scale)
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	g.Available -= units
+	g.Consumed += units
+	d.move(g, "available", "consumed", units)
+	d.emptied(g)
+	d.kind, d.amount, d.unit = "decrement", units, g.Wallet.Unit
+	doc := d.describe(g)
+	doc.Units, doc.Reason = units.Format(scale), o.Reason
+	d.grantEvent("decremented", doc)
+	return jsonReceipt(doc), nil
+}
+
+// shortRefusal says that a grant or wallet has less than is to be taken from it.
+func shortRefusal(have, need credit.Amount, unit string, scale int) *credit.Error {
+	return credit.Errorf(credit.InsufficientCredits, "%s %s are available and %s are to be taken.", have.Format(scale), unit, need.Format(scale)).
+		With("unit", unit).With("required", need.Format(scale)).With("balance", have.Format(scale)).With("not_entitled", credit.Amount(0).Format(scale))
+}
+
 func (o *ExtendGrant) decide(d *decision) (receipt, error) {
 	g, err := d.c.find(o.Grant)
 	if err != nil {

@@ -50,6 +50,7 @@ const (
 	HoldEnded           Code = "hold_ended"
 	CaptureExceedsHold  Code = "capture_exceeds_hold"
 	NotRefundable       Code = "not_refundable"
+	NotCorrectable      Code = "not_correctable" // not, or not as much, of an operation can be undone
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
 	DraftChanged        Code = "draft_changed"       // since it was reviewed

@@ -107,6 +107,40 @@ func earn(e Entry, from, revenue Account, amount int64, shares []Share) Entry {
 	return e
 }
 
+// Decrement records credits that support takes away: the customer has no claim to them any more, so what they cost is earned, by no product or model.
+//
+//	Dr 2010 prepaid credits   amount
+//	    Cr 4010 usage revenue     amount
+func Decrement(f Fact, amount int64, units credit.Amount) Entry {
+	e := newEntry(f, KindDecrement)
+	e.post(Dr, PrepaidCredits, Sum{Minor: amount}, units)
+	e.post(Cr, UsageRevenue, Sum{Minor: amount}, units)
+	return e
+}
+
+// TransferOut records credits of a grant that have become another's, at what they carry; [TransferIn] records them as the other's. The account between
+// them is empty once both sides are posted, and nothing is earned.
+//
+//	Dr 2010 prepaid credits      amount
+//	    Cr 2011 credits in transfer  amount
+func TransferOut(f Fact, amount Sum, units credit.Amount) Entry {
+	e := newEntry(f, KindTransfer)
+	e.post(Dr, PrepaidCredits, amount, units)
+	e.post(Cr, CreditsInTransfer, amount, units)
+	return e
+}
+
+// TransferIn is the other side of [TransferOut].
+//
+//	Dr 2011 credits in transfer  amount
+//	    Cr 2010 prepaid credits      amount
+func TransferIn(f Fact, amount Sum, units credit.Amount) Entry {
+	e := newEntry(f, KindTransfer)
+	e.post(Dr, CreditsInTransfer, amount, units)
+	e.post(Cr, PrepaidCredits, amount, units)
+	return e
+}
+
 // Expiry records what an expired grant leaves unused (breakage, remote method).
 //
 //	Dr 2010 prepaid credits   amount

@@ -21,6 +21,8 @@ const (
 	KindVoid        Kind = "void"
 	KindSettlement  Kind = "settlement"
 	KindReversal    Kind = "reversal"
+	KindDecrement   Kind = "decrement"
+	KindTransfer    Kind = "transfer"
 )
 
 // Fact is what happened, to whom, and where it is booked: all of an entry but its kind and postings.

@@ -31,6 +31,9 @@ const (
 	OperationKindExtendHold OperationKind = "extend_hold"
 	OperationKindCapture    OperationKind = "capture"
 	OperationKindRelease    OperationKind = "release"
+	OperationKindCorrect    OperationKind = "correct"
+	OperationKindDecrement  OperationKind = "decrement"
+	OperationKindTransfer   OperationKind = "transfer"
 )
 
 func (e *OperationKind) Scan(src interface{}) error {
@@ -196,6 +199,16 @@ type Configuration struct {
 	Ver     int64
 }
 
+type CorrectedOperation struct {
+	CustomerID pgtype.UUID
+	Ver        int64
+	Amount     int64
+	Corrected  int64
+	Whole      bool
+	UsageOf    pgtype.Int8
+	RaisedBy   pgtype.Int8
+}
+
 type CostCatalogue struct {
 	Number      int32
 	Format      string
@@ -297,6 +310,8 @@ type Grant struct {
 	Voided        int64
 	Transferred   int64
 	RateCardID    pgtype.UUID
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 type GrantCarrying struct {
