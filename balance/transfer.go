@@ -82,16 +82,17 @@ func (o *Transfer) decide(d *decision) (receipt, error) {
 		doc.Grants = append(doc.Grants, d.transferred(g, arrived, scale))
 		d.grantEvent("transferred", d.describe(g))
 	}
-	d.kind, d.unit, d.amount = "transfer", from.Unit, d.movedAmount()
+	d.kind, d.unit, d.amount = "transfer", from.Unit, sumOf(draws)
 	doc.Available = available(d.c.grants, from.Unit, d.c.at).Format(scale)
 	if t == d {
+		d.amount *= 2 // out and in
 		return jsonReceipt(doc), nil
 	}
 	body, err := json.Marshal(doc)
 	if err != nil {
 		return nil, err
 	}
-	t.kind, t.unit, t.amount, t.serviceAt = "transfer", from.Unit, t.movedAmount(), to.at
+	t.kind, t.unit, t.amount, t.serviceAt = d.kind, d.unit, d.amount, to.at
 	t.record("transfer/"+doc.Operation, body)
 	return func([]byte) ([]byte, error) { return body, nil }, nil
 }
