@@ -396,6 +396,12 @@ func (o *Correct) backs(d *decision, r *db.Recorded, back credit.Amount, scale i
 		case g.Consumed < b.Amount:
 			return nil, notCorrectable(r, scale, "%s of the %s %s that would go back to grant %s have been given back otherwise.",
 				(b.Amount - g.Consumed).Format(scale), b.Amount.Format(scale), r.Unit, g.ID)
+		case g.Status == credit.StatusVoided:
+			if err := d.undisputed(g); err != nil {
+				return nil, err
+			}
+		}
+		switch {
 		case g.Status == credit.StatusVoided && o.Reissue == nil:
 			return nil, credit.Errorf(credit.GrantState, "Grant %s was voided and takes nothing back; its credits can be reissued.", g.ID).With("state", string(credit.StateVoided))
 		case o.Reissue == nil || !lost(g, d.c.at):

@@ -148,7 +148,9 @@ func TestACorrectionAfterTheExpiry(t *testing.T) {
 	if v := w.View(t, g); v.Expired != 40*one || v.Consumed != 60*one || v.Status != credit.StatusExpired {
 		t.Errorf("%+v", v)
 	}
-	again := func(o *balance.Correct) { o.Units, o.Reissue = 20*one, &balance.Reissue{ExpiresAt: time.Now().Add(time.Hour)} }
+	again := func(o *balance.Correct) {
+		o.Units, o.Reissue = 20*one, &balance.Reissue{ExpiresAt: time.Now().Add(time.Hour)}
+	}
 	past := correct(w, c, ver, again)
 	past.Reissue = &balance.Reissue{ExpiresAt: soon}
 	refused(t, w, past, credit.InvalidRequest)
@@ -303,7 +305,9 @@ func TestCorrectionsConserve(t *testing.T) {
 		var grants []credit.GrantID
 		for i := range rapid.IntRange(1, 4).Draw(rt, "grants") {
 			grants = append(grants, w.Grant(t, c, wallet, credit.Amount(rapid.Int64Range(1, 50).Draw(rt, "credits"))*one, bought(rapid.Int64Range(0, 1000).Draw(rt, "price")),
-				func(o *balance.CreateGrant) { o.Grant.Priority = rapid.IntRange(0, 2).Draw(rt, fmt.Sprint("priority", i)) }))
+				func(o *balance.CreateGrant) {
+					o.Grant.Priority = rapid.IntRange(0, 2).Draw(rt, fmt.Sprint("priority", i))
+				}))
 		}
 		var vers []int64
 		for range rapid.IntRange(1, 15).Draw(rt, "steps") {

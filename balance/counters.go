@@ -66,6 +66,7 @@ type want struct {
 	drawn    string         // a unit: the grants that something of it was drawn from
 	refunded credit.GrantID // what was refunded of a grant
 	recorded int64          // an operation as it was recorded
+	disputes credit.GrantID // the disputes of a grant
 }
 
 func (*want) Error() string { return "more of the customer must be read first" }
@@ -140,6 +141,14 @@ func (c *customer) keys(book *rating.Book, o *Consume, lines []rating.Line) []ra
 func (b *batch) fetch(ctx context.Context, c *customer, w *want) error {
 	if w.drawn != "" {
 		return b.fetchDrawn(ctx, c, w.drawn)
+	}
+	if !w.disputes.IsZero() {
+		rows, err := b.lane.conn.Disputes(ctx, w.disputes)
+		if c.disputes == nil {
+			c.disputes = make(map[credit.GrantID][]*db.DisputeRow)
+		}
+		c.disputes[w.disputes] = rows
+		return err
 	}
 	if w.recorded > 0 {
 		return b.fetchRecorded(ctx, c, w.recorded)

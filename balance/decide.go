@@ -26,16 +26,18 @@ type customer struct {
 	reshaped bool // something else than amounts of open grants has changed
 	undo     bool // credits were taken in the cache for something that took none here
 	touched  map[credit.GrantID]*touch
-	others   map[credit.GrantID]*credit.Grant // loaded by id though they are not open
-	counted  counters                         // shared with the snapshot until something is counted
-	recount  map[rating.CounterKey]int64      // those that the batch has changed, by which operation
-	missing  []rating.CounterKey              // asked for, and not known
-	holds    map[credit.HoldID]*credit.Hold   // those that operations of the batch name or made
-	held     map[credit.HoldID]bool           // those of them that are to be written
-	refunded map[credit.GrantID]db.Refunded   // what was refunded of grants before the batch, of those that a refund asked for
-	recorded map[int64]*db.Recorded           // what was read of earlier operations, as the batch has made it; nil: there is none
-	amended  map[int64]bool                   // those of them that are to be written
-	drawn    map[string][]credit.GrantID      // by unit: what was drawn from before the batch, the last first; no unit: not read
+	others   map[credit.GrantID]*credit.Grant    // loaded by id though they are not open
+	counted  counters                            // shared with the snapshot until something is counted
+	recount  map[rating.CounterKey]int64         // those that the batch has changed, by which operation
+	missing  []rating.CounterKey                 // asked for, and not known
+	holds    map[credit.HoldID]*credit.Hold      // those that operations of the batch name or made
+	held     map[credit.HoldID]bool              // those of them that are to be written
+	refunded map[credit.GrantID]db.Refunded      // what was refunded of grants before the batch, of those that a refund asked for
+	recorded map[int64]*db.Recorded              // what was read of earlier operations, as the batch has made it; nil: there is none
+	disputes map[credit.GrantID][]*db.DisputeRow // what was read of disputes of grants, as the batch has made it
+	disputed map[credit.DisputeID]*db.DisputeRow // those of them that are to be written
+	amended  map[int64]bool                      // those of them that are to be written
+	drawn    map[string][]credit.GrantID         // by unit: what was drawn from before the batch, the last first; no unit: not read
 }
 
 // touch is what a batch does to one grant.

@@ -262,6 +262,9 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
+	}
 	scale := d.scale(g.Wallet.Unit)
 	units, err := Refundable(g, o.Units, scale, d.c.at)
 	if err != nil {
@@ -321,6 +324,9 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	if g.Status != credit.StatusPending && g.Status != credit.StatusOpen || g.Held > 0 || g.PastExpiry(d.c.at) && g.Status == credit.StatusOpen && !g.Frozen {
 		return nil, stateRefusal(g, d.c.at, "voided")
 	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
+	}
 	left := g.Available
 	refunded, err := d.refunded(g)
 	if err != nil {
@@ -351,6 +357,9 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 func (o *DecrementGrant) decide(d *decision) (receipt, error) {
 	g, err := d.c.find(o.Grant)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.undisputed(g); err != nil {
 		return nil, err
 	}
 	scale, units := d.scale(g.Wallet.Unit), o.Units
@@ -421,6 +430,9 @@ func (o *FreezeGrant) decide(d *decision) (receipt, error) {
 			verb = "unfrozen"
 		}
 		return nil, stateRefusal(g, d.c.at, verb)
+	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
 	}
 	if g, err = d.editable(o.Grant); err != nil {
 		return nil, err

@@ -699,7 +699,7 @@ func (b *batch) refuse(j *job, err error) result {
 // and the request repeated.
 var finalRefusals = map[credit.Code]bool{
 	credit.InsufficientCredits: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
-	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true, credit.NotCorrectable: true,
+	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true, credit.NotCorrectable: true, credit.DisputeState: true,
 }
 
 // ofState is a refusal that the customer's state has brought about though its code does not say so, such as of an expiry that is no later than the
@@ -730,6 +730,9 @@ func (b *batch) close() {
 		}
 		b.changes.Heads = append(b.changes.Heads, db.HeadRow{Customer: c.id, Ver: c.ver, At: c.at})
 		b.changes.Counters = c.counterRows(b.changes.Counters)
+		for _, r := range c.disputed {
+			b.changes.Disputes = append(b.changes.Disputes, *r)
+		}
 		for ver := range c.amended {
 			b.changes.Corrected = append(b.changes.Corrected, c.recorded[ver].CorrectedRow)
 		}
@@ -751,6 +754,7 @@ func (b *batch) close() {
 	slices.SortFunc(b.changes.Keys, func(x, y db.KeyRow) int { return slices.Compare(x.Digest[:], y.Digest[:]) })
 	slices.SortFunc(b.changes.Heads, func(x, y db.HeadRow) int { return slices.Compare(x.Customer[:], y.Customer[:]) })
 	slices.SortFunc(b.changes.Draws, func(x, y db.DrawRow) int { return slices.Compare(x.Grant[:], y.Grant[:]) })
+	slices.SortFunc(b.changes.Disputes, func(x, y db.DisputeRow) int { return slices.Compare(x.ID[:], y.ID[:]) })
 	slices.SortFunc(b.changes.Corrected, func(x, y db.CorrectedRow) int {
 		return cmp.Or(slices.Compare(x.Customer[:], y.Customer[:]), cmp.Compare(x.Ver, y.Ver))
 	})

@@ -217,6 +217,7 @@ func (o *IssueGrant) grants() []credit.GrantID     { return []credit.GrantID{o.G
 func (o *Expire) grants() []credit.GrantID         { return []credit.GrantID{o.Grant} }
 func (o *RefundGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }
 func (o *VoidGrant) grants() []credit.GrantID      { return []credit.GrantID{o.Grant} }
+func (o *Dispute) grants() []credit.GrantID        { return []credit.GrantID{o.Grant} }
 func (o *DecrementGrant) grants() []credit.GrantID { return []credit.GrantID{o.Grant} }
 func (o *ExtendGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }
 func (o *FreezeGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }

@@ -560,6 +560,7 @@ type Changes struct {
 	Assignments    []Assignment // whose end has changed
 	Refunds        []RefundRow
 	Corrected      []CorrectedRow // each operation once
+	Disputes       []DisputeRow   // new and changed ones
 	Outbox         []OutboxRow
 	Events         []EventRow
 	Heads          []HeadRow

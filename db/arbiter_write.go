@@ -37,6 +37,10 @@ func (c *Changes) queue(b *pgx.Batch) error {
 		b.Queue(sqlc.AddRefund, uuidOf(r.ID), uuidOf(r.Customer), uuidOf(r.Grant), r.Ver, int64(r.Units), r.Money, r.Tax, textOf(r.Currency),
 			r.Basis, r.TaxBasis, r.Reason, r.Status, r.At)
 	}
+	for _, r := range c.Disputes {
+		b.Queue(sqlc.SaveDispute, uuidOf(r.ID), r.Reference, uuidOf(r.Customer), uuidOf(r.Grant), string(r.Status), r.Currency, r.Amount, r.Fee, r.Basis, r.TaxBasis,
+			r.FeeBasis, r.WasFrozen, r.Reason, r.OpenedVer, r.OpenedAt, numberOf(r.EndedVer), timeOf(r.EndedAt))
+	}
 	for _, r := range c.Corrected {
 		b.Queue(sqlc.SaveCorrected, uuidOf(r.Customer), r.Ver, int64(r.Amount), int64(r.Corrected), r.Whole, numberOf(r.UsageOf), numberOf(r.RaisedBy))
 	}

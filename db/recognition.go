@@ -64,11 +64,12 @@ type pass struct {
 	currency string // the entity's
 	from, to,
 	head int64
-	rows    []sqlc.MovementsToRecogniseRow
-	grants  map[credit.GrantID]*grantBooks
-	refunds map[int64]*sqlc.RefundsToRecogniseRow // by version
-	periods map[ledger.Period]ledger.Period       // of the service -> of the entry
-	entries []ledger.Entry
+	rows     []sqlc.MovementsToRecogniseRow
+	grants   map[credit.GrantID]*grantBooks
+	refunds  map[int64]*sqlc.RefundsToRecogniseRow // by version
+	disputes []*disputeBooks
+	periods  map[ledger.Period]ledger.Period // of the service -> of the entry
+	entries  []ledger.Entry
 }
 
 // grantBooks is what the money book knows about a grant.
@@ -107,6 +108,7 @@ func (p *pass) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.postDisputes()
 	return p.save(ctx)
 }
 
@@ -143,7 +145,10 @@ func (p *pass) load(ctx context.Context, timeZone string) error {
 		}
 		service[dayOf(r.Day).Period()] = true
 	}
-	if len(ids) == 0 {
+	if err := p.loadDisputes(ctx, timeZone, service); err != nil {
+		return err
+	}
+	if len(service) == 0 {
 		return nil
 	}
 	grants, err := p.q.GrantsToRecognise(ctx, ids)
@@ -253,6 +258,10 @@ func (p *pass) next() error {
 			return err
 		}
 		p.add(ledger.Expiry(f, amount, units))
+	case r.Credit == sqlc.UnitAccountVoided && p.lostDispute(g, r.FirstVer) != nil:
+		if err := p.clawBack(g, f, r, p.lostDispute(g, r.FirstVer)); err != nil {
+			return err
+		}
 	case r.Credit == sqlc.UnitAccountRefunded, r.Credit == sqlc.UnitAccountVoided:
 		if err := p.giveBack(g, f, r); err != nil {
 			return err

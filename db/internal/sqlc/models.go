@@ -34,6 +34,7 @@ const (
 	OperationKindCorrect    OperationKind = "correct"
 	OperationKindDecrement  OperationKind = "decrement"
 	OperationKindTransfer   OperationKind = "transfer"
+	OperationKindDispute    OperationKind = "dispute"
 )
 
 func (e *OperationKind) Scan(src interface{}) error {
@@ -246,6 +247,26 @@ type CustomerHead struct {
 	Ver        int64
 	LastAt     pgtype.Timestamptz
 	Frozen     bool
+}
+
+type Dispute struct {
+	ID            pgtype.UUID
+	Reference     string
+	CustomerID    pgtype.UUID
+	GrantID       pgtype.UUID
+	Status        string
+	Currency      string
+	AmountMinor   int64
+	FeeMinor      int64
+	BasisMinor    int64
+	TaxBasisMinor int64
+	FeeBasisMinor int64
+	WasFrozen     bool
+	Reason        string
+	OpenedVer     int64
+	OpenedAt      pgtype.Timestamptz
+	EndedVer      pgtype.Int8
+	EndedAt       pgtype.Timestamptz
 }
 
 type Event struct {
