@@ -160,6 +160,14 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	})
 	happens(nil, "hold.expired")
 
+	// Corrected, taken away, moved.
+	wrong := post("/v1/consume", object{"customer": "acme", "unit": "CRD", "amount": "1"}, 200)
+	happens(post("/v1/operations/"+wrong["operation"].(string)+"/corrections", object{"all": true, "reason": "Counted twice"}, 201), "operation.corrected")
+	happens(post("/v1/grants/"+used["id"].(string)+"/decrement", object{"units": "1", "reason": "Abuse"}, 200), "grant.decremented")
+	moved := post("/v1/transfers", object{"from": w.wallet, "to": soft["id"], "units": "1", "reason": "Asked"}, 201)["grants"].([]any)[0].(object)
+	happens(grantOf(moved["grant_id"].(string)), "grant.created", "grant.issued")
+	happens(grantOf(moved["from_grant_id"].(string)), "grant.transferred")
+
 	rfd, err := credit.ParseID[credit.RefundID](refund["id"].(string))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +187,7 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	if got := typesOf(events); !slices.Equal(got, want) {
 		t.Fatalf("events\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	names := map[string]string{"customer.updated": "customer_change"}
+	names := map[string]string{"customer.updated": "customer_change", "operation.corrected": "correction"}
 	for i, e := range events {
 		if e["seq"] != float64(i+1) || e["customer_id"] != acme.String() {
 			t.Errorf("event %d is %v of %v", i+1, e["seq"], e["customer_id"])

@@ -116,13 +116,7 @@ func (s *Server) operation(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	ver, err := pathID(c, "ver", func(s string) (int64, error) {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || n < 1 {
-			return 0, credit.Errorf(credit.InvalidID, "%.40q is not the version of an operation.", s)
-		}
-		return n, nil
-	})
+	ver, err := c.pathVersion()
 	if err != nil {
 		return err
 	}

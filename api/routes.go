@@ -74,6 +74,9 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/grants/:grant/refunds", Roles: support, handle: s.createRefund, timeout: look},
 		{Method: get, Path: "/v1/refunds", Roles: support | finance | ops, handle: s.listRefunds, timeout: look},
 		{Method: get, Path: "/v1/refunds/:refund", Roles: support | finance | ops, handle: s.getRefund, timeout: look},
+		{Method: post, Path: "/v1/grants/:grant/decrement", Roles: support, handle: s.decrementGrant, timeout: look},
+		{Method: post, Path: "/v1/transfers", Roles: support, handle: s.createTransfer, timeout: look},
+		{Method: post, Path: "/v1/operations/:customer/:ver/corrections", Roles: support, handle: s.correctOperation, timeout: look},
 		{Method: get, Path: "/v1/operations/:customer/:ver", Roles: support | finance | ops, handle: s.operation, timeout: look},
 
 		{Method: post, Path: "/v1/units", Roles: finance, handle: s.createUnit, timeout: look},

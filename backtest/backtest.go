@@ -158,6 +158,9 @@ const (
 // errHolds says why a customer is left out.
 var errHolds = errors.New("the customer has held credits; holds and captures are not decided again")
 
+// errMoved says the same of customers whose credits were moved by hand.
+var errMoved = errors.New("the customer's operations were corrected, or its credits transferred or decremented; these are not decided again")
+
 // Run decides an operation of the period again, and takes in what was booked of it.
 func (c *Customer) Run(op *Operation) (err error) {
 	if op.Kind == consume || op.Kind == reverse {
@@ -457,6 +460,10 @@ type changeReceipt struct {
 
 // change carries out an operation that is no consumption.
 func (c *Customer) change(op *Operation) error {
+	switch op.Kind {
+	case "correct", "transfer", "decrement":
+		return errMoved
+	}
 	var r changeReceipt
 	if err := json.Unmarshal(op.Receipt, &r); err != nil {
 		return fmt.Errorf("read receipt: %w", err)

@@ -65,6 +65,8 @@ type want struct {
 	counters []rating.CounterKey
 	drawn    string         // a unit: the grants that something of it was drawn from
 	refunded credit.GrantID // what was refunded of a grant
+	recorded int64          // an operation as it was recorded
+	disputes credit.GrantID // the disputes of a grant
 }
 
 func (*want) Error() string { return "more of the customer must be read first" }
@@ -140,6 +142,17 @@ func (b *batch) fetch(ctx context.Context, c *customer, w *want) error {
 	if w.drawn != "" {
 		return b.fetchDrawn(ctx, c, w.drawn)
 	}
+	if !w.disputes.IsZero() {
+		rows, err := b.lane.conn.Disputes(ctx, w.disputes)
+		if c.disputes == nil {
+			c.disputes = make(map[credit.GrantID][]*db.DisputeRow)
+		}
+		c.disputes[w.disputes] = rows
+		return err
+	}
+	if w.recorded > 0 {
+		return b.fetchRecorded(ctx, c, w.recorded)
+	}
 	if w.refunded.IsZero() {
 		return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})
 	}
@@ -193,9 +206,37 @@ func (b *batch) fetchDrawn(ctx context.Context, c *customer, unit string) error 
 		return err
 	}
 	order := make([]credit.GrantID, 0, len(grants))
+	c.meet(grants)
+	for _, g := range grants {
+		order = append(order, g.ID)
+	}
+	if c.drawn == nil {
+		c.drawn = make(map[string][]credit.GrantID)
+	}
+	c.drawn[unit] = order
+	return nil
+}
+
+// fetchRecorded reads an operation as it was recorded, with the grants that it drew from.
+func (b *batch) fetchRecorded(ctx context.Context, c *customer, ver int64) error {
+	r, err := b.lane.conn.Recorded(ctx, c.id, ver)
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		c.meet(r.Grants)
+	}
+	if c.recorded == nil {
+		c.recorded = make(map[int64]*db.Recorded)
+	}
+	c.recorded[ver] = r
+	return nil
+}
+
+// meet makes grants known that are not open.
+func (c *customer) meet(grants []*credit.Grant) {
 	for _, g := range grants {
 		g.Wallet = c.wallets[g.Wallet.ID]
-		order = append(order, g.ID)
 		if _, err := c.find(g.ID); err != nil {
 			if c.others == nil {
 				c.others = make(map[credit.GrantID]*credit.Grant)
@@ -203,11 +244,6 @@ func (b *batch) fetchDrawn(ctx context.Context, c *customer, unit string) error 
 			c.others[g.ID] = g
 		}
 	}
-	if c.drawn == nil {
-		c.drawn = make(map[string][]credit.GrantID)
-	}
-	c.drawn[unit] = order
-	return nil
 }
 
 // lastDrawn are the grants of a unit that something was drawn from, the last first: by this batch up to now, then as committed before it. What the
@@ -262,24 +298,30 @@ func (d *decision) giveBack(unit string, amount credit.Amount) (returned []credi
 		if take == 0 || g.Status != credit.StatusOpen && g.Status != credit.StatusDepleted && g.Status != credit.StatusExpired {
 			continue
 		}
-		g = c.edit(g, false)
-		g.Consumed -= take
-		g.Available += take
-		d.move(g, "consumed", "available", take)
-		switch {
-		case g.Status == credit.StatusExpired || g.PastExpiry(c.at) && !g.Frozen:
-			d.expireReturned(g, take)
-		case g.Status == credit.StatusDepleted:
-			c.reopen(g)
-			d.grantEvent("reopened", d.describe(g))
-			d.changes.Outbox = append(d.changes.Outbox, startOf(c.id, g.ID))
-		}
+		g = d.restore(g, take)
 		returned = append(returned, credit.Draw{Grant: g, Amount: take})
 		if amount -= take; amount == 0 {
 			break
 		}
 	}
 	return returned, nil
+}
+
+// restore returns consumed credits to their grant, of which they are breakage at once when it has expired meanwhile, and returns the batch's copy of it.
+func (d *decision) restore(g *credit.Grant, amount credit.Amount) *credit.Grant {
+	g = d.c.edit(g, false)
+	g.Consumed -= amount
+	g.Available += amount
+	d.move(g, "consumed", "available", amount)
+	switch {
+	case g.Status == credit.StatusExpired || g.PastExpiry(d.c.at) && !g.Frozen:
+		d.expireReturned(g, amount)
+	case g.Status == credit.StatusDepleted || g.Status == credit.StatusRefunded:
+		d.c.reopen(g)
+		d.grantEvent("reopened", d.describe(g))
+		d.changes.Outbox = append(d.changes.Outbox, startOf(d.c.id, g.ID))
+	}
+	return g
 }
 
 // expireReturned books credits that came back after their grant's expiry.

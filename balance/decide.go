@@ -26,14 +26,18 @@ type customer struct {
 	reshaped bool // something else than amounts of open grants has changed
 	undo     bool // credits were taken in the cache for something that took none here
 	touched  map[credit.GrantID]*touch
-	others   map[credit.GrantID]*credit.Grant // loaded by id though they are not open
-	counted  counters                         // shared with the snapshot until something is counted
-	recount  map[rating.CounterKey]int64      // those that the batch has changed, by which operation
-	missing  []rating.CounterKey              // asked for, and not known
-	holds    map[credit.HoldID]*credit.Hold   // those that operations of the batch name or made
-	held     map[credit.HoldID]bool           // those of them that are to be written
-	refunded map[credit.GrantID]db.Refunded   // what was refunded of grants before the batch, of those that a refund asked for
-	drawn    map[string][]credit.GrantID      // by unit: what was drawn from before the batch, the last first; no unit: not read
+	others   map[credit.GrantID]*credit.Grant    // loaded by id though they are not open
+	counted  counters                            // shared with the snapshot until something is counted
+	recount  map[rating.CounterKey]int64         // those that the batch has changed, by which operation
+	missing  []rating.CounterKey                 // asked for, and not known
+	holds    map[credit.HoldID]*credit.Hold      // those that operations of the batch name or made
+	held     map[credit.HoldID]bool              // those of them that are to be written
+	refunded map[credit.GrantID]db.Refunded      // what was refunded of grants before the batch, of those that a refund asked for
+	recorded map[int64]*db.Recorded              // what was read of earlier operations, as the batch has made it; nil: there is none
+	disputes map[credit.GrantID][]*db.DisputeRow // what was read of disputes of grants, as the batch has made it
+	disputed map[credit.DisputeID]*db.DisputeRow // those of them that are to be written
+	amended  map[int64]bool                      // those of them that are to be written
+	drawn    map[string][]credit.GrantID         // by unit: what was drawn from before the batch, the last first; no unit: not read
 }
 
 // touch is what a batch does to one grant.
@@ -130,6 +134,7 @@ func (c *customer) settle() {
 // decision is one operation being judged. Its effects join the batch's changes when it is accepted.
 type decision struct {
 	c         *customer
+	others    map[credit.CustomerID]*customer // all of the batch
 	book      *rating.Book
 	rates     rates
 	rules     *rules // that book and rates are of
@@ -309,17 +314,22 @@ func (d *decision) finish(r receipt) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.record(d.job.op.header().Key, body)
+	return body, nil
+}
+
+// record makes the operation part of the customer's history.
+func (d *decision) record(key string, body []byte) {
 	h := d.job.op.header()
 	if d.serviceAt.IsZero() {
 		d.serviceAt = d.c.at
 	}
 	d.changes.Operations = append(d.changes.Operations, db.OperationRow{
 		Customer: d.c.id, Ver: d.ver, Kind: d.kind, Amount: d.amount, At: d.c.at, ServiceAt: d.serviceAt, Actor: h.Actor,
-		RequestID: h.RequestID, Member: d.member, Key: h.Key, Unit: d.unit, Dims: dimsJSON(d.dims), Receipt: body,
+		RequestID: h.RequestID, Member: d.member, Key: key, Unit: d.unit, Dims: dimsJSON(d.dims), Receipt: body,
 	})
 	d.c.ver = d.ver
 	d.c.settle()
-	return body, nil
 }
 
 // appendConsumeReceipt writes the JSON of a [ConsumeReceipt] by hand: it is on the path of every consumption. A test holds it

@@ -262,6 +262,9 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
+	}
 	scale := d.scale(g.Wallet.Unit)
 	units, err := Refundable(g, o.Units, scale, d.c.at)
 	if err != nil {
@@ -321,6 +324,9 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	if g.Status != credit.StatusPending && g.Status != credit.StatusOpen || g.Held > 0 || g.PastExpiry(d.c.at) && g.Status == credit.StatusOpen && !g.Frozen {
 		return nil, stateRefusal(g, d.c.at, "voided")
 	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
+	}
 	left := g.Available
 	refunded, err := d.refunded(g)
 	if err != nil {
@@ -346,6 +352,46 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	doc.Reason = o.Reason
 	d.grantEvent("voided", doc)
 	return jsonReceipt(doc), nil
+}
+
+func (o *DecrementGrant) decide(d *decision) (receipt, error) {
+	g, err := d.c.find(o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
+	}
+	scale, units := d.scale(g.Wallet.Unit), o.Units
+	if units == 0 {
+		units = g.Available
+	}
+	switch {
+	case g.Type == credit.Overage:
+		return nil, credit.Errorf(credit.GrantState, "An overage grant is a limit, not credits that the customer has.").With("state", string(g.State(d.c.at)))
+	case g.Status == credit.StatusPending || g.Status == credit.StatusOpen && !g.Frozen && g.PastExpiry(d.c.at):
+		return nil, stateRefusal(g, d.c.at, "decremented")
+	case units == 0 || units > g.Available:
+		return nil, shortRefusal(g.Available, units, g.Wallet.Unit, scale)
+	}
+	if g, err = d.editable(o.Grant); err != nil {
+		return nil, err
+	}
+	g.Available -= units
+	g.Consumed += units
+	d.move(g, "available", "consumed", units)
+	d.emptied(g)
+	d.kind, d.amount, d.unit = "decrement", units, g.Wallet.Unit
+	doc := d.describe(g)
+	doc.Units, doc.Reason = units.Format(scale), o.Reason
+	d.grantEvent("decremented", doc)
+	return jsonReceipt(doc), nil
+}
+
+// shortRefusal says that a grant or wallet has less than is to be taken from it.
+func shortRefusal(have, need credit.Amount, unit string, scale int) *credit.Error {
+	return credit.Errorf(credit.InsufficientCredits, "%s %s are available and %s are to be taken.", have.Format(scale), unit, need.Format(scale)).
+		With("unit", unit).With("required", need.Format(scale)).With("balance", have.Format(scale)).With("not_entitled", credit.Amount(0).Format(scale))
 }
 
 func (o *ExtendGrant) decide(d *decision) (receipt, error) {
@@ -384,6 +430,9 @@ func (o *FreezeGrant) decide(d *decision) (receipt, error) {
 			verb = "unfrozen"
 		}
 		return nil, stateRefusal(g, d.c.at, verb)
+	}
+	if err := d.undisputed(g); err != nil {
+		return nil, err
 	}
 	if g, err = d.editable(o.Grant); err != nil {
 		return nil, err

@@ -331,7 +331,10 @@ func (d *decision) letGo(h *credit.Hold, status credit.HoldStatus) error {
 		l.Released += n
 		h.Released += n
 		g.Held -= n
-		if g.PastExpiry(d.c.at) && !g.Frozen {
+		if g.Status == credit.StatusVoided {
+			g.Voided += n // a dispute took the rest of it while this was held
+			d.move(g, "held", "voided", n)
+		} else if g.PastExpiry(d.c.at) && !g.Frozen {
 			g.Expired += n
 			d.move(g, "held", "expired", n)
 		} else {

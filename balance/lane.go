@@ -1,10 +1,12 @@
 package balance
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -261,7 +263,9 @@ func (l *lane) run(jobs []*job, skipLocked bool) {
 			}
 		}
 		for _, j := range jobs {
-			l.snapshots.drop(j.op.header().Customer) // whatever was known may be why
+			for id := range customersOf(j.op) {
+				l.snapshots.drop(id) // whatever was known may be why
+			}
 		}
 		if errors.Is(err, db.ErrRefused) {
 			l.bisect(jobs, skipLocked, err)
@@ -415,7 +419,7 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 	b.results = make([]result, len(jobs))
 	var waiting []bool
 	for i, j := range jobs {
-		if _, ok := b.locked.Heads[j.op.header().Customer]; !ok && b.skipping {
+		if b.skipping && !b.has(j.op) {
 			if waiting == nil {
 				waiting = make([]bool, len(jobs))
 			}
@@ -467,12 +471,13 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 	var r db.LockRequest
 	seen := make(map[credit.CustomerID]bool, len(jobs))
 	for _, j := range jobs {
-		h := j.op.header()
-		if !seen[h.Customer] {
-			seen[h.Customer] = true
-			r.Customers = append(r.Customers, h.Customer)
-			if l.snapshots.get(h.Customer) == nil {
-				r.Load = append(r.Load, h.Customer)
+		for id := range customersOf(j.op) {
+			if !seen[id] {
+				seen[id] = true
+				r.Customers = append(r.Customers, id)
+				if l.snapshots.get(id) == nil {
+					r.Load = append(r.Load, id)
+				}
 			}
 		}
 		if j.keyed {
@@ -547,6 +552,30 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 	return nil
 }
 
+// customersOf are the customers that an operation changes, its own first.
+func customersOf(op Operation) iter.Seq[credit.CustomerID] {
+	return func(yield func(credit.CustomerID) bool) {
+		if !yield(op.header().Customer) {
+			return
+		}
+		for _, id := range op.others() {
+			if !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// has tells whether every customer that an operation changes is locked by this batch.
+func (b *batch) has(op Operation) bool {
+	for id := range customersOf(op) {
+		if _, ok := b.locked.Heads[id]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // judge decides one job against what the batch has come to so far. An error is one of reading, and ends the attempt.
 func (b *batch) judge(ctx context.Context, j *job) (result, error) {
 	for {
@@ -587,7 +616,7 @@ func (b *batch) decide(j *job) result {
 	}
 	j.draws = b.lane.draws
 	in := b.lane.svc.rules.Load()
-	d := &decision{c: c, book: in.book, rates: rates{in.rates}, rules: in, job: j, ver: c.ver + 1, changes: &b.changes}
+	d := &decision{c: c, others: b.customers, book: in.book, rates: rates{in.rates}, rules: in, job: j, ver: c.ver + 1, changes: &b.changes}
 	r, err := j.op.decide(d)
 	b.lane.draws = j.draws
 	if _, more := errors.AsType[*want](err); more {
@@ -674,7 +703,7 @@ func (b *batch) refuse(j *job, err error) result {
 // and the request repeated.
 var finalRefusals = map[credit.Code]bool{
 	credit.InsufficientCredits: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
-	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true,
+	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true, credit.NotCorrectable: true, credit.DisputeState: true,
 }
 
 // ofState is a refusal that the customer's state has brought about though its code does not say so, such as of an expiry that is no later than the
@@ -705,6 +734,12 @@ func (b *batch) close() {
 		}
 		b.changes.Heads = append(b.changes.Heads, db.HeadRow{Customer: c.id, Ver: c.ver, At: c.at})
 		b.changes.Counters = c.counterRows(b.changes.Counters)
+		for _, r := range c.disputed {
+			b.changes.Disputes = append(b.changes.Disputes, *r)
+		}
+		for ver := range c.amended {
+			b.changes.Corrected = append(b.changes.Corrected, c.recorded[ver].CorrectedRow)
+		}
 		for id := range c.held {
 			b.changes.Holds = append(b.changes.Holds, c.holds[id])
 		}
@@ -723,6 +758,10 @@ func (b *batch) close() {
 	slices.SortFunc(b.changes.Keys, func(x, y db.KeyRow) int { return slices.Compare(x.Digest[:], y.Digest[:]) })
 	slices.SortFunc(b.changes.Heads, func(x, y db.HeadRow) int { return slices.Compare(x.Customer[:], y.Customer[:]) })
 	slices.SortFunc(b.changes.Draws, func(x, y db.DrawRow) int { return slices.Compare(x.Grant[:], y.Grant[:]) })
+	slices.SortFunc(b.changes.Disputes, func(x, y db.DisputeRow) int { return slices.Compare(x.ID[:], y.ID[:]) })
+	slices.SortFunc(b.changes.Corrected, func(x, y db.CorrectedRow) int {
+		return cmp.Or(slices.Compare(x.Customer[:], y.Customer[:]), cmp.Compare(x.Ver, y.Ver))
+	})
 	slices.SortFunc(b.changes.Holds, func(x, y *credit.Hold) int { return slices.Compare(x.ID[:], y.ID[:]) })
 	slices.SortFunc(b.changes.Grants, func(x, y db.GrantChange) int {
 		return slices.Compare(x.After.ID[:], y.After.ID[:])
@@ -735,7 +774,7 @@ func (b *batch) publish() {
 		snap := c.base
 		if c.ver != snap.ver || c.undo {
 			was := snap.form
-			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, currency: snap.currency, cards: c.cards, wallets: c.wallets, grants: c.grants, counted: c.remembered()}
+			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, entity: snap.entity, currency: snap.currency, cards: c.cards, wallets: c.wallets, grants: c.grants, counted: c.remembered()}
 			if b.lane.svc.cache != nil {
 				snap.seen, snap.asOf, snap.form = b.began, c.at, was
 				if snap.amountsOnly = was != nil && !c.reshaped && !was.passed(c.at); !snap.amountsOnly {

@@ -18,6 +18,8 @@ type Operation interface {
 	header() *Header
 	// decide judges the operation against the locked state, records its effects in d, and returns the receipt.
 	decide(d *decision) (receipt, error)
+	// others names customers besides its own that it changes.
+	others() []credit.CustomerID
 	// grants names grants that must be loaded although they are not open.
 	grants() []credit.GrantID
 	// holds names holds that must be loaded.
@@ -39,9 +41,10 @@ type Header struct {
 	RequestID credit.RequestID
 }
 
-func (h *Header) header() *Header        { return h }
-func (*Header) grants() []credit.GrantID { return nil }
-func (*Header) holds() []credit.HoldID   { return nil }
+func (h *Header) header() *Header           { return h }
+func (*Header) others() []credit.CustomerID { return nil }
+func (*Header) grants() []credit.GrantID    { return nil }
+func (*Header) holds() []credit.HoldID      { return nil }
 
 // Consume takes credits for a usage: an explicit Amount of a Unit, or what the customer's rate card says for Usage. It is refused with
 // insufficient_credits, not_entitled (there are credits, none of them for this), no_rate, too_old, in_future, customer_not_found or
@@ -180,6 +183,15 @@ type VoidGrant struct {
 	Reason string
 }
 
+// DecrementGrant takes available credits away for good, as if they had been used: what they cost is earned. Units 0 is all that is available. The receipt
+// is the JSON of a [GrantDocument].
+type DecrementGrant struct {
+	Header
+	Grant  credit.GrantID
+	Units  credit.Amount
+	Reason string
+}
+
 // ExtendGrant moves the expiry to a later instant, before the old one has come. Zero: never expires.
 type ExtendGrant struct {
 	Header
@@ -201,12 +213,14 @@ type FreezeGrant struct {
 // no key. The receipt is the JSON of a [BalanceDocument].
 type ReadBalance struct{ Header }
 
-func (o *IssueGrant) grants() []credit.GrantID  { return []credit.GrantID{o.Grant} }
-func (o *Expire) grants() []credit.GrantID      { return []credit.GrantID{o.Grant} }
-func (o *RefundGrant) grants() []credit.GrantID { return []credit.GrantID{o.Grant} }
-func (o *VoidGrant) grants() []credit.GrantID   { return []credit.GrantID{o.Grant} }
-func (o *ExtendGrant) grants() []credit.GrantID { return []credit.GrantID{o.Grant} }
-func (o *FreezeGrant) grants() []credit.GrantID { return []credit.GrantID{o.Grant} }
+func (o *IssueGrant) grants() []credit.GrantID     { return []credit.GrantID{o.Grant} }
+func (o *Expire) grants() []credit.GrantID         { return []credit.GrantID{o.Grant} }
+func (o *RefundGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }
+func (o *VoidGrant) grants() []credit.GrantID      { return []credit.GrantID{o.Grant} }
+func (o *Dispute) grants() []credit.GrantID        { return []credit.GrantID{o.Grant} }
+func (o *DecrementGrant) grants() []credit.GrantID { return []credit.GrantID{o.Grant} }
+func (o *ExtendGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }
+func (o *FreezeGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }
 
 // Answer is what an operation came to, durable when it is returned.
 type Answer struct {

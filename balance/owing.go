@@ -78,9 +78,9 @@ func Owed(g *credit.Grant, units credit.Amount, refunded db.Refunded, rate decim
 	return o, nil
 }
 
-// refunded is what refunds of a grant come to so far, this batch's included.
+// refunded is what refunds and transfers of a grant come to so far, this batch's included.
 func (d *decision) refunded(g *credit.Grant) (db.Refunded, error) {
-	if g.Refunded == 0 {
+	if g.Refunded == 0 && g.Transferred == 0 {
 		return db.Refunded{}, nil
 	}
 	r, known := d.c.refunded[g.ID]
@@ -90,6 +90,12 @@ func (d *decision) refunded(g *credit.Grant) (db.Refunded, error) {
 	for i := range d.changes.Refunds {
 		if now := &d.changes.Refunds[i]; now.Grant == g.ID {
 			r.Money += now.Money
+			r.Tax += now.Tax
+		}
+	}
+	for i := range d.changes.NewGrants {
+		if now := d.changes.NewGrants[i].Grant; now.From == g.ID {
+			r.Money += now.Price.Minor
 			r.Tax += now.Tax
 		}
 	}

@@ -158,8 +158,10 @@ type GrantDocument struct {
 	CreatedAt   Instant            `json:"created_at"`
 	IssuedAt    *Instant           `json:"issued_at"`
 	Metadata    map[string]string  `json:"metadata,omitempty"`
-	Reason      string             `json:"reason,omitempty"` // in the answer to an operation that has one
-	Ver         int64              `json:"ver,omitempty"`    // in the answer to an operation
+	FromGrantID *credit.GrantID    `json:"from_grant_id,omitempty"` // whose credits they were before they were transferred
+	Units       string             `json:"units,omitempty"`         // taken away, in the answer to a decrement
+	Reason      string             `json:"reason,omitempty"`        // in the answer to an operation that has one
+	Ver         int64              `json:"ver,omitempty"`           // in the answer to an operation
 }
 
 // GrantBalance is where the granted credits are.
@@ -274,6 +276,9 @@ func DescribeGrant(g *credit.Grant, scale int, currency string, t time.Time) Gra
 	}
 	if !g.RateCard.IsZero() {
 		d.RateCardID = &g.RateCard
+	}
+	if !g.From.IsZero() {
+		d.FromGrantID = &g.From
 	}
 	if g.Price.Currency != "" {
 		d.Price = describePrice(g.Price, g.Tax)

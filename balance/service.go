@@ -253,6 +253,22 @@ func (s *Service) prepare(op Operation) (*job, error) {
 		if o.Units < 0 || o.Units > credit.MaxAmount {
 			return nil, credit.Errorf(credit.InvalidAmount, "A refund has a positive number of credits, or none for all that is left.")
 		}
+	case *DecrementGrant:
+		if o.Units < 0 || o.Units > credit.MaxAmount {
+			return nil, credit.Errorf(credit.InvalidAmount, "A decrement has a positive number of credits, or none for all that is available.")
+		}
+	case *Dispute:
+		if o.Amount < 1 || o.Amount > int64(credit.MaxAmount) || o.Fee < 0 || o.Fee > int64(credit.MaxAmount) {
+			return nil, credit.Errorf(credit.InvalidAmount, "A dispute is of a positive amount, and its fee is not negative.")
+		}
+	case *Transfer:
+		if o.Units < 0 || o.Units > credit.MaxAmount {
+			return nil, credit.Errorf(credit.InvalidAmount, "A transfer has a positive number of credits, or none for all that can be transferred.")
+		}
+	case *Correct:
+		if err := o.check(); err != nil {
+			return nil, err
+		}
 	case *Hold:
 		if err := s.checkConsume(&o.Consume); err != nil {
 			return nil, err

@@ -14,7 +14,8 @@ type snapshot struct {
 	ver      int64
 	at       time.Time // of the newest operation
 	seen     time.Time // when this was the newest version, by this process's clock; zero for what is never cached
-	currency string
+	entity   string    // the customer's
+	currency string    // of that
 	cards    cards
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
@@ -38,7 +39,7 @@ func (f *form) passed(t time.Time) bool { return f.until >= 0 && t.UnixMicro() >
 
 func newSnapshot(epoch string, h db.Head, s *db.CustomerState) *snapshot {
 	slices.SortFunc(s.Grants, credit.CompareDrawOrder)
-	return &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, currency: s.Currency, cards: cards{s.RateCard, s.Assignments}, wallets: s.Wallets, grants: s.Grants}
+	return &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, entity: s.Entity, currency: s.Currency, cards: cards{s.RateCard, s.Assignments}, wallets: s.Wallets, grants: s.Grants}
 }
 
 // cards are what prices a customer's usage. Their slice is shared and never changed.

@@ -18,6 +18,7 @@ const (
 	MemberNotFound      Code = "member_not_found"
 	WalletNotFound      Code = "wallet_not_found"
 	GrantNotFound       Code = "grant_not_found"
+	DisputeNotFound     Code = "dispute_not_found"
 	RefundNotFound      Code = "refund_not_found"
 	RateCardNotFound    Code = "rate_card_not_found"
 	DraftNotFound       Code = "draft_not_found"
@@ -50,6 +51,8 @@ const (
 	HoldEnded           Code = "hold_ended"
 	CaptureExceedsHold  Code = "capture_exceeds_hold"
 	NotRefundable       Code = "not_refundable"
+	NotCorrectable      Code = "not_correctable" // not, or not as much, of an operation can be undone
+	DisputeState        Code = "dispute_state"   // a dispute, or what is known about it, does not admit this
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
 	DraftChanged        Code = "draft_changed"       // since it was reviewed

@@ -89,6 +89,8 @@ type Grant struct {
 	CreatedAt   time.Time
 	IssuedAt    time.Time // zero while pending
 	Amount      Amount    // N
+	From        GrantID   // whose credits they were, before they were transferred; zero: nobody's
+	FromVer     int64     // the operation of From's customer that moved them; 0 without From
 
 	// Granted = Available + Held + Consumed + Expired + Refunded + Voided + Transferred, each of them >= 0.
 	Granted, Available, Held, Consumed, Expired, Refunded, Voided, Transferred Amount

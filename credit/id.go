@@ -31,6 +31,7 @@ type (
 	keptKind     struct{}
 	backtestKind struct{}
 	alertKind    struct{}
+	disputeKind  struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -50,6 +51,7 @@ func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
 func (alertKind) prefix() string    { return "alr" }
+func (disputeKind) prefix() string  { return "dsp" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -70,6 +72,7 @@ type (
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
 	BacktestID   = ID[backtestKind]
 	AlertRuleID  = ID[alertKind]
+	DisputeID    = ID[disputeKind]
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

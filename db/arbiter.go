@@ -176,7 +176,8 @@ type StoredAnswer struct {
 
 // CustomerState is a customer's wallets and open grants.
 type CustomerState struct {
-	Currency    string            // of its legal entity
+	Entity      string            // its legal entity
+	Currency    string            // of that
 	RateCard    credit.RateCardID // zero: the default card
 	Assignments []Assignment      // of rate cards that may still price an event, by From
 	Wallets     map[credit.WalletID]*credit.Wallet
@@ -401,7 +402,7 @@ func (l *Lane) Drawn(ctx context.Context, customer credit.CustomerID, unit strin
 	return grants, nil
 }
 
-// Refunded is what refunds and voids of a grant come to, in minor units of its price's currency.
+// Refunded is what refunds and voids of a grant come to, and what has become the price of other grants, in minor units of its price's currency.
 type Refunded struct{ Money, Tax int64 }
 
 // Refunded reads what has been paid back for a grant, or is to be, within the transaction that Lock began. On an error the lane is closed.
@@ -443,7 +444,7 @@ func readLoad(res pgx.BatchResults) (map[credit.CustomerID]*CustomerState, error
 		var id, card pgtype.UUID
 		var assignments []byte
 		s := &CustomerState{Wallets: make(map[credit.WalletID]*credit.Wallet)}
-		if err := rows.Scan(&id, &s.Currency, &card, &assignments); err != nil {
+		if err := rows.Scan(&id, &s.Entity, &s.Currency, &card, &assignments); err != nil {
 			return err
 		}
 		s.RateCard = card.Bytes
@@ -508,7 +509,8 @@ func each(res pgx.BatchResults, do func(pgx.Rows) error) error {
 
 func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var g credit.Grant
-	var id, customer, wallet, member, card pgtype.UUID
+	var id, customer, wallet, member, card, from pgtype.UUID
+	var fromVer pgtype.Int8
 	var scope []byte
 	var effective, expires, created, issued pgtype.Timestamptz
 	var currency, paymentRef pgtype.Text
@@ -517,10 +519,11 @@ func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	if err := rows.Scan(&id, &customer, &wallet, (*string)(&g.Type), (*string)(&g.Status), &g.Frozen, &g.Priority, &scope, &member,
 		&effective, &expires, &g.Price.Minor, &g.Tax, &currency, &fx, &g.Basis, &g.TaxBasis, &paymentRef, (*string)(&g.RatePolicy), &version,
 		&card, &created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
-		(*int64)(&g.Expired), (*int64)(&g.Refunded), (*int64)(&g.Voided), (*int64)(&g.Transferred)); err != nil {
+		(*int64)(&g.Expired), (*int64)(&g.Refunded), (*int64)(&g.Voided), (*int64)(&g.Transferred), &from, &fromVer); err != nil {
 		return nil, err
 	}
 	g.ID, g.CustomerID, g.MemberID, g.RateCard = id.Bytes, customer.Bytes, member.Bytes, card.Bytes
+	g.From, g.FromVer = from.Bytes, fromVer.Int64
 	g.Wallet = &credit.Wallet{ID: wallet.Bytes}
 	g.EffectiveAt, g.ExpiresAt, g.CreatedAt, g.IssuedAt = fromTime(effective), fromTime(expires), fromTime(created), fromTime(issued)
 	g.Price.Currency, g.PaymentRef, g.FXRate, g.RateVersion = currency.String, paymentRef.String, fx.Decimal, int(version.Int32)
@@ -556,6 +559,8 @@ type Changes struct {
 	NewAssignments []AssignmentRow
 	Assignments    []Assignment // whose end has changed
 	Refunds        []RefundRow
+	Corrected      []CorrectedRow // each operation once
+	Disputes       []DisputeRow   // new and changed ones
 	Outbox         []OutboxRow
 	Events         []EventRow
 	Heads          []HeadRow
@@ -637,6 +642,14 @@ type (
 		Basis, TaxBasis int64 // minor units of the entity's currency
 		Reason, Status  string
 		At              time.Time
+	}
+	// CorrectedRow is what has become of an operation that was corrected: one row of corrected_operations.
+	CorrectedRow struct {
+		Customer          credit.CustomerID
+		Ver               int64
+		Amount, Corrected credit.Amount
+		Whole             bool
+		UsageOf, RaisedBy int64 // versions; 0: none
 	}
 	// RetriedRow is what became of quarantined usage: with Ver that operation charged it, and is the answer to its key from then on.
 	RetriedRow struct {

@@ -37,6 +37,13 @@ func (c *Changes) queue(b *pgx.Batch) error {
 		b.Queue(sqlc.AddRefund, uuidOf(r.ID), uuidOf(r.Customer), uuidOf(r.Grant), r.Ver, int64(r.Units), r.Money, r.Tax, textOf(r.Currency),
 			r.Basis, r.TaxBasis, r.Reason, r.Status, r.At)
 	}
+	for _, r := range c.Disputes {
+		b.Queue(sqlc.SaveDispute, uuidOf(r.ID), r.Reference, uuidOf(r.Customer), uuidOf(r.Grant), string(r.Status), r.Currency, r.Amount, r.Fee, r.Basis, r.TaxBasis,
+			r.FeeBasis, r.WasFrozen, r.Reason, r.OpenedVer, r.OpenedAt, numberOf(r.EndedVer), timeOf(r.EndedAt))
+	}
+	for _, r := range c.Corrected {
+		b.Queue(sqlc.SaveCorrected, uuidOf(r.Customer), r.Ver, int64(r.Amount), int64(r.Corrected), r.Whole, numberOf(r.UsageOf), numberOf(r.RaisedBy))
+	}
 	if err := c.queueHolds(b); err != nil {
 		return err
 	}
@@ -232,6 +239,7 @@ func (n NewGrant) queue(b *pgx.Batch) error {
 	b.Queue(sqlc.AddGrant, uuidOf(g.ID), uuidOf(g.CustomerID), uuidOf(g.Wallet.ID), string(g.Type), string(g.Status), g.Priority, scope,
 		uuidOf(g.MemberID), g.EffectiveAt, timeOf(g.ExpiresAt), g.Price.Minor, g.Tax, textOf(g.Price.Currency), fx, g.Basis, g.TaxBasis,
 		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, uuidOf(g.RateCard), metadata,
-		g.CreatedAt, timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available))
+		g.CreatedAt, timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available),
+		uuidOf(g.From), numberOf(g.FromVer))
 	return nil
 }

@@ -324,6 +324,7 @@ func grantView(r sqlc.FindGrantRow) (GrantView, error) {
 		RateVersion: int(g.RateVersion.Int32), RateCard: g.RateCardID.Bytes, CreatedAt: fromTime(g.CreatedAt), IssuedAt: fromTime(g.IssuedAt), Amount: credit.Amount(g.Amount),
 		Granted: credit.Amount(g.Granted), Available: credit.Amount(g.Avail), Held: credit.Amount(g.Held), Consumed: credit.Amount(g.Consumed),
 		Expired: credit.Amount(g.Expired), Refunded: credit.Amount(g.Refunded), Voided: credit.Amount(g.Voided), Transferred: credit.Amount(g.Transferred),
+		From: g.FromGrant.Bytes, FromVer: g.FromVer.Int64,
 	}}, err
 }
 

@@ -64,11 +64,12 @@ type pass struct {
 	currency string // the entity's
 	from, to,
 	head int64
-	rows    []sqlc.MovementsToRecogniseRow
-	grants  map[credit.GrantID]*grantBooks
-	refunds map[int64]*sqlc.RefundsToRecogniseRow // by version
-	periods map[ledger.Period]ledger.Period       // of the service -> of the entry
-	entries []ledger.Entry
+	rows     []sqlc.MovementsToRecogniseRow
+	grants   map[credit.GrantID]*grantBooks
+	refunds  map[int64]*sqlc.RefundsToRecogniseRow // by version
+	disputes []*disputeBooks
+	periods  map[ledger.Period]ledger.Period // of the service -> of the entry
+	entries  []ledger.Entry
 }
 
 // grantBooks is what the money book knows about a grant.
@@ -79,6 +80,7 @@ type grantBooks struct {
 	taxBasis        int64        // tax in the entity's currency
 	carrying        recognition.Carrying
 	known, foreign  bool // it was issued; its price is in another currency than the entity's
+	moved           bool // its credits were another grant's
 	carryingChanged bool
 }
 
@@ -106,6 +108,7 @@ func (p *pass) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.postDisputes()
 	return p.save(ctx)
 }
 
@@ -142,7 +145,10 @@ func (p *pass) load(ctx context.Context, timeZone string) error {
 		}
 		service[dayOf(r.Day).Period()] = true
 	}
-	if len(ids) == 0 {
+	if err := p.loadDisputes(ctx, timeZone, service); err != nil {
+		return err
+	}
+	if len(service) == 0 {
 		return nil
 	}
 	grants, err := p.q.GrantsToRecognise(ctx, ids)
@@ -167,7 +173,7 @@ func (p *pass) load(ctx context.Context, timeZone string) error {
 
 func newGrantBooks(g sqlc.GrantsToRecogniseRow, currency string) *grantBooks {
 	b := &grantBooks{
-		id: g.ID.Bytes, kind: credit.GrantType(g.Type), known: g.Known,
+		id: g.ID.Bytes, kind: credit.GrantType(g.Type), known: g.Known, moved: g.FromGrant.Valid,
 		price: credit.Money{Minor: g.PriceMinor, Currency: g.PriceCurrency.String}, tax: credit.Money{Minor: g.TaxMinor, Currency: g.PriceCurrency.String},
 		taxBasis: g.TaxBasisMinor,
 		carrying: recognition.Carrying{
@@ -236,6 +242,10 @@ func (p *pass) next() error {
 	case r.Debit != sqlc.UnitAccountAvailable && r.Debit != sqlc.UnitAccountHeld:
 		return p.noEntry(r)
 	case g.kind == credit.Overage: // what was not used was not paid for
+	case r.Credit == sqlc.UnitAccountConsumed, r.Credit == sqlc.UnitAccountTransferred:
+		if err := p.move(g, f, r); err != nil {
+			return err
+		}
 	case r.Credit == sqlc.UnitAccountExpired:
 		f.Cause = fmt.Sprintf("grant/%s/expire/%d", g.id, r.FirstVer)
 		units := credit.Amount(r.Units)
@@ -248,6 +258,10 @@ func (p *pass) next() error {
 			return err
 		}
 		p.add(ledger.Expiry(f, amount, units))
+	case r.Credit == sqlc.UnitAccountVoided && p.lostDispute(g, r.FirstVer) != nil:
+		if err := p.clawBack(g, f, r, p.lostDispute(g, r.FirstVer)); err != nil {
+			return err
+		}
 	case r.Credit == sqlc.UnitAccountRefunded, r.Credit == sqlc.UnitAccountVoided:
 		if err := p.giveBack(g, f, r); err != nil {
 			return err
@@ -285,9 +299,11 @@ func (g *grantBooks) dispose(units credit.Amount) (int64, error) {
 func (p *pass) issue(g *grantBooks, f ledger.Fact) {
 	f.Cause = "grant/" + g.id.String() + "/issue"
 	g.known, g.carryingChanged = true, true
-	switch price := g.sum(g.carrying.Basis, g.price.Minor); g.kind {
-	case credit.Overage:
-	case credit.Concession:
+	switch price := g.sum(g.carrying.Basis, g.price.Minor); {
+	case g.kind == credit.Overage:
+	case g.moved:
+		p.add(ledger.TransferIn(f, price, g.carrying.Units))
+	case g.kind == credit.Concession:
 		p.add(ledger.ConcessionGrant(f, price, g.carrying.Units))
 	default:
 		p.add(ledger.Purchase(f, ledger.ProcessorClearing, price, g.sum(g.taxBasis, g.tax.Minor), g.carrying.Units))
@@ -340,6 +356,23 @@ func (p *pass) reverse(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecognise
 		return err
 	}
 	p.add(ledger.Reversal(f, g.kind == credit.Overage, -amount, []ledger.Share{{Product: r.Product, Model: r.Model, Units: units}}))
+	return nil
+}
+
+// move posts credits that were taken away, or that have become another grant's.
+func (p *pass) move(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecogniseRow) error {
+	units, before := credit.Amount(r.Units), g.carrying.Disposed
+	amount, err := g.dispose(units)
+	if err != nil {
+		return err
+	}
+	if r.Credit == sqlc.UnitAccountConsumed {
+		f.Cause = fmt.Sprintf("grant/%s/decrement/%d", g.id, r.FirstVer)
+		p.add(ledger.Decrement(f, amount, units))
+		return nil
+	}
+	f.Cause = fmt.Sprintf("grant/%s/transfer/%d", g.id, r.FirstVer)
+	p.add(ledger.TransferOut(f, g.sum(amount, recognition.Slice(g.price.Minor, g.carrying.Units, before, g.carrying.Disposed)), units))
 	return nil
 }
 

@@ -133,6 +133,7 @@ var refusals = map[string]*credit.Error{
 	"members_customer_id_fkey":    credit.Errorf(credit.CustomerNotFound, "There is no such customer."),
 	"assignment_overlaps":         errOverlap,
 	"quarantined_once":            credit.Errorf(credit.AlreadyExists, "Usage of this idempotency key is in quarantine."),
+	"dispute_reference":           credit.Errorf(credit.AlreadyExists, "There is a dispute with this reference, of another grant."),
 	"withdrawn_once":              credit.Errorf(credit.AlreadyExists, "The version was withdrawn before."),
 }
 

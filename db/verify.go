@@ -29,6 +29,8 @@ var Invariants = []Invariant{
 	{"operations move what they say", "operations", sqlc.VerifyOperations, idOf[credit.CustomerID]},
 	{"keys answer with their own operation", "keys", sqlc.VerifyKeys, func(s string) string { return "key " + s }},
 	{"refunds are of what was taken back", "refunds", sqlc.VerifyRefunds, idOf[credit.RefundID]},
+	{"corrections are of what was consumed", "operations", sqlc.VerifyCorrections, func(s string) string { return s }},
+	{"transfers arrive", "grants", sqlc.VerifyTransfers, idOf[credit.GrantID]},
 	{"nothing is posted ahead", "customers", sqlc.VerifyMarks, idOf[credit.CustomerID]},
 	{"sub-ledger is what was posted", "grants", sqlc.VerifyCarrying, idOf[credit.GrantID]},
 	{"no usage is counted ahead", "customers", sqlc.VerifyUsageMarks, idOf[credit.CustomerID]},

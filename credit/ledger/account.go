@@ -13,6 +13,7 @@ const (
 	UnbilledReceivable Account = 1120 // overage used and not yet invoiced
 	DisputedFunds      Account = 1130
 	PrepaidCredits     Account = 2010 // contract liability; its sub-ledger is the carrying amount of every grant
+	CreditsInTransfer  Account = 2011 // what has left one grant and is not yet booked as another's
 	BreakageAdjustment Account = 2019 // contra to PrepaidCredits, per cohort
 	RefundLiability    Account = 2020
 	SalesTaxPayable    Account = 2030
@@ -61,6 +62,7 @@ var Chart = []Line{
 	{UnbilledReceivable, "Unbilled receivable", Asset},
 	{DisputedFunds, "Disputed funds", Asset},
 	{PrepaidCredits, "Contract liability: prepaid credits", Liability},
+	{CreditsInTransfer, "Contract liability: credits in transfer", Liability},
 	{BreakageAdjustment, "Contract liability: breakage adjustment", Liability},
 	{RefundLiability, "Refund liability", Liability},
 	{SalesTaxPayable, "Sales tax payable", Liability},

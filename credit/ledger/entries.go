@@ -107,6 +107,91 @@ func earn(e Entry, from, revenue Account, amount int64, shares []Share) Entry {
 	return e
 }
 
+// Decrement records credits that support takes away: the customer has no claim to them any more, so what they cost is earned, by no product or model.
+//
+//	Dr 2010 prepaid credits   amount
+//	    Cr 4010 usage revenue     amount
+func Decrement(f Fact, amount int64, units credit.Amount) Entry {
+	e := newEntry(f, KindDecrement)
+	e.post(Dr, PrepaidCredits, Sum{Minor: amount}, units)
+	e.post(Cr, UsageRevenue, Sum{Minor: amount}, units)
+	return e
+}
+
+// TransferOut records credits of a grant that have become another's, at what they carry; [TransferIn] records them as the other's. The account between
+// them is empty once both sides are posted, and nothing is earned.
+//
+//	Dr 2010 prepaid credits      amount
+//	    Cr 2011 credits in transfer  amount
+func TransferOut(f Fact, amount Sum, units credit.Amount) Entry {
+	e := newEntry(f, KindTransfer)
+	e.post(Dr, PrepaidCredits, amount, units)
+	e.post(Cr, CreditsInTransfer, amount, units)
+	return e
+}
+
+// TransferIn is the other side of [TransferOut].
+//
+//	Dr 2011 credits in transfer  amount
+//	    Cr 2010 prepaid credits      amount
+func TransferIn(f Fact, amount Sum, units credit.Amount) Entry {
+	e := newEntry(f, KindTransfer)
+	e.post(Dr, CreditsInTransfer, amount, units)
+	e.post(Cr, PrepaidCredits, amount, units)
+	return e
+}
+
+// DisputeOpened records that the customer's bank has taken a payment back for as long as it is disputed, and what the processor takes for that.
+//
+//	Dr 1130 disputed funds  amount
+//	Dr 6030 dispute fees    fee
+//	    Cr 1020 processor clearing  amount + fee
+func DisputeOpened(f Fact, amount, fee Sum) Entry {
+	e := newEntry(f, KindDispute)
+	e.post(Dr, DisputedFunds, amount, 0)
+	e.post(Dr, DisputeFees, fee, 0)
+	e.post(Cr, ProcessorClearing, amount.Plus(fee), 0)
+	return e
+}
+
+// DisputeWon records that a disputed payment has come back. The fee has not.
+//
+//	Dr 1020 processor clearing  amount
+//	    Cr 1130 disputed funds      amount
+func DisputeWon(f Fact, amount Sum) Entry {
+	e := newEntry(f, KindDispute)
+	e.post(Dr, ProcessorClearing, amount, 0)
+	e.post(Cr, DisputedFunds, amount, 0)
+	return e
+}
+
+// DisputeLost records that a disputed payment is gone: carrying is what the credits taken away were owed in service, tax is what the state no longer
+// gets, and the rest, what was paid for credits that were used, is revenue that was not.
+//
+//	Dr 2010 prepaid credits           carrying
+//	Dr 2030 sales tax payable         tax
+//	Dr 4091 contra revenue: disputes  the rest     (Cr: more is taken away than was disputed)
+//	    Cr 1130 disputed funds            amount
+func DisputeLost(f Fact, amount Sum, tax, carrying int64, units credit.Amount) Entry {
+	e := newEntry(f, KindDispute)
+	e.post(Dr, PrepaidCredits, Sum{Minor: carrying}, units)
+	e.post(Dr, SalesTaxPayable, Sum{Minor: tax}, 0)
+	e.either(DisputeContra, DisputeContra, amount.Minor-tax-carrying)
+	e.post(Cr, DisputedFunds, amount, 0)
+	return e
+}
+
+// Clawback records credits that a hold let go of after the payment for them was lost.
+//
+//	Dr 2010 prepaid credits               amount
+//	    Cr 4091 contra revenue: disputes      amount
+func Clawback(f Fact, amount int64, units credit.Amount) Entry {
+	e := newEntry(f, KindDispute)
+	e.post(Dr, PrepaidCredits, Sum{Minor: amount}, units)
+	e.post(Cr, DisputeContra, Sum{Minor: amount}, 0)
+	return e
+}
+
 // Expiry records what an expired grant leaves unused (breakage, remote method).
 //
 //	Dr 2010 prepaid credits   amount

@@ -19,7 +19,7 @@ WHERE k.digest = ANY(@digests::uuid[]);
 
 -- name: ReadCustomers :many
 -- With the assignments of rate cards that may still price an event, in order of time; null: none.
-SELECT c.id, e.currency, c.rate_card_id, (
+SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
     FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
   ) AS assignments
@@ -32,13 +32,13 @@ SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE cust
 -- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
-  granted, avail, held, consumed, expired, refunded, voided, transferred
+  granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = ANY(@customers::uuid[]) AND status = 'open';
 
 -- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
-  granted, avail, held, consumed, expired, refunded, voided, transferred
+  granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE id = ANY(@grants::uuid[]);
 
 -- name: ReadNow :one
@@ -59,8 +59,33 @@ JOIN LATERAL (
 WHERE g.customer_id = @customer AND g.consumed > 0 ORDER BY l.ver DESC, l.n DESC LIMIT @page_size;
 
 -- name: ReadRefunded :one
--- What has been paid back for a grant, or is to be.
-SELECT coalesce(sum(money_minor), 0)::bigint AS money, coalesce(sum(tax_minor), 0)::bigint AS tax FROM refunds WHERE grant_id = @grant_id;
+-- What of a grant's price has been paid back or is to be, and what has become the price of another grant.
+SELECT coalesce(sum(money), 0)::bigint AS money, coalesce(sum(tax), 0)::bigint AS tax FROM (
+  SELECT money_minor AS money, tax_minor AS tax FROM refunds WHERE grant_id = @grant_id
+  UNION ALL
+  SELECT price_minor, tax_minor FROM grants WHERE from_grant = @grant_id
+) AS x;
+
+-- name: ReadRecorded :one
+-- A consumption as it was recorded, and what has become of it since. said is the receipt of the newest correction that says what was used.
+SELECT o.kind::text AS kind, coalesce(o.unit, '')::text AS unit, o.service_at, o.member_id, o.dims, o.receipt, p.receipt AS said,
+  coalesce(c.corrected, 0)::bigint AS corrected, coalesce(c.whole, false)::boolean AS whole, c.usage_of, c.raised_by
+FROM operations AS o
+LEFT JOIN corrected_operations AS c ON c.customer_id = o.customer_id AND c.ver = o.ver
+LEFT JOIN operations AS p ON p.customer_id = c.customer_id AND p.ver = c.usage_of
+WHERE o.customer_id = @customer_id AND o.ver = @ver;
+
+-- name: ReadRecordedDraws :many
+-- What an operation consumed, in the order in which it drew.
+SELECT m.grant_id, m.amount FROM grants AS g
+JOIN movements AS m ON m.grant_id = g.id AND m.ver = @ver
+WHERE g.customer_id = @customer_id AND m.credit = 'consumed' AND m.debit IN ('available', 'held') ORDER BY m.n;
+
+-- name: SaveCorrected :exec
+INSERT INTO corrected_operations (customer_id, ver, amount, corrected, whole, usage_of, raised_by)
+VALUES (@customer_id, @ver, @amount, @corrected, @whole, @usage_of, @raised_by)
+ON CONFLICT (customer_id, ver) DO UPDATE
+SET corrected = excluded.corrected, whole = excluded.whole, usage_of = excluded.usage_of, raised_by = excluded.raised_by;
 
 -- name: SaveCounters :exec
 INSERT INTO rating_counters (customer_id, key, value, ver)
@@ -125,10 +150,10 @@ WHERE g.id = x.id;
 -- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
-  granted, avail)
+  granted, avail, from_grant, from_ver)
 VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @member_id, @effective_at, @expires_at, @price_minor, @tax_minor,
   @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @metadata, @created_at, @issued_at, @amount,
-  @granted, @avail);
+  @granted, @avail, @from_grant, @from_ver);
 
 -- name: AddWallet :exec
 INSERT INTO wallets (id, customer_id, unit, name, priority, scope, cap, created_at)

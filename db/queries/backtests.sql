@@ -48,7 +48,7 @@ SELECT c.first_rate_card_id, e.currency FROM customers AS c JOIN legal_entities 
 -- In the columns of ReadGrants.
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
-  granted, avail, held, consumed, expired, refunded, voided, transferred
+  granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = @customer_id ORDER BY id;
 
 -- name: GrantsAtVersion :many

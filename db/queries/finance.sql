@@ -27,11 +27,12 @@ ORDER BY h.customer_id LIMIT @n;
 -- name: MovementsToRecognise :many
 -- What happened to a customer's grants in its operations after @after up to @until, in order of grant and then of posting. A movement that is
 -- no use of credits is a row of its own. Uses that no such movement of their grant lies between are a stretch; they come as one row for each
--- service day, product and model. Credits that are only held or released move no money. A right that ends at midnight ends with the day before.
+-- service day, product and model. Credits that are only held or released move no money. A right that ends at midnight ends with the day before; what comes
+-- back to a grant after its end expires on the day of that end.
 WITH moved AS (
   SELECT m.grant_id, m.ver, m.n, m.debit, m.credit, m.amount, o.dims,
-    (m.credit = 'consumed' AND m.debit IN ('available', 'held'))::boolean AS used,
-    ((o.service_at - CASE m.credit WHEN 'expired' THEN interval '1 microsecond' ELSE interval '0' END) AT TIME ZONE @time_zone::text)::date AS day
+    (m.credit = 'consumed' AND m.debit IN ('available', 'held') AND o.kind <> 'decrement')::boolean AS used,
+    (CASE m.credit WHEN 'expired' THEN greatest(o.service_at, g.expires_at) - interval '1 microsecond' ELSE o.service_at END AT TIME ZONE @time_zone::text)::date AS day
   FROM grants AS g
   JOIN movements AS m ON m.grant_id = g.id AND m.ver > @after AND m.ver <= @until
   JOIN operations AS o ON o.customer_id = g.customer_id AND o.ver = m.ver
@@ -48,7 +49,7 @@ ORDER BY grant_id, stretch, used, day, product, model;
 
 -- name: GrantsToRecognise :many
 -- A grant without a carrying row has not been issued as far as the books know.
-SELECT g.id, g.type, g.amount, g.price_minor, g.tax_minor, g.price_currency, g.basis_minor, g.tax_basis_minor,
+SELECT g.id, g.type, g.from_grant, g.amount, g.price_minor, g.tax_minor, g.price_currency, g.basis_minor, g.tax_basis_minor,
   (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.disposed, 0)::bigint AS disposed, coalesce(c.posted_out, 0)::bigint AS posted_out
 FROM grants AS g
 LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
@@ -114,12 +115,12 @@ SELECT (CASE @by::text WHEN 'customer' THEN e.customer_id WHEN 'grant' THEN e.gr
   coalesce(sum(x.credit) FILTER (WHERE e.period < @first), 0)::bigint AS opening,
   coalesce(sum(x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'purchase'), 0)::bigint AS purchases,
   coalesce(sum(x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'concession'), 0)::bigint AS concessions,
-  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'recognition'), 0)::bigint AS recognised,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind IN ('recognition', 'decrement')), 0)::bigint AS recognised,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'expiry'), 0)::bigint AS breakage,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'refund'), 0)::bigint AS refunds,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'void'), 0)::bigint AS voids,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first
-    AND e.kind NOT IN ('purchase', 'concession', 'recognition', 'expiry', 'refund', 'void')), 0)::bigint AS adjustments,
+    AND e.kind NOT IN ('purchase', 'concession', 'recognition', 'decrement', 'expiry', 'refund', 'void')), 0)::bigint AS adjustments,
   coalesce(sum(x.credit), 0)::bigint AS closing,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.late), 0)::bigint AS late
 FROM journal_entries AS e

@@ -201,11 +201,12 @@ WITH pairs AS (
   FROM pairs GROUP BY grant_id
 ), posted AS (
   SELECT e.grant_id,
-    coalesce(sum(-x.debit) FILTER (WHERE p.account = 2010 AND e.kind IN ('purchase', 'concession')), 0) AS brought_in,
-    coalesce(sum(x.debit) FILTER (WHERE p.account = 2010 AND e.kind NOT IN ('purchase', 'concession') OR p.account = 1120 AND e.kind IN ('overage', 'reversal')), 0) AS taken_out
+    coalesce(sum(-x.debit) FILTER (WHERE x.brings_in), 0) AS brought_in,
+    coalesce(sum(x.debit) FILTER (WHERE p.account = 2010 AND NOT x.brings_in OR p.account = 1120 AND e.kind IN ('overage', 'reversal')), 0) AS taken_out
   FROM journal_entries AS e
   JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1120, 2010)
-  CROSS JOIN LATERAL (SELECT CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END AS debit) AS x
+  CROSS JOIN LATERAL (SELECT CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END AS debit,
+    p.account = 2010 AND (e.kind IN ('purchase', 'concession') OR e.kind = 'transfer' AND p.side = 'cr') AS brings_in) AS x
   GROUP BY e.grant_id
 ), lines AS (
   SELECT g.id, g.basis_minor, g.amount, c.grant_id IS NOT NULL AS known, coalesce(m.issued, false) AS issued,
@@ -229,7 +230,8 @@ SELECT id::text AS subject, nullif(concat_ws('; ',
 FROM lines;
 
 -- name: VerifyAccounts :many
--- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2020 of the refunds not yet paid.
+-- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2011 of what has left a grant and is not yet
+-- booked as another's, 1130 of the disputes that are open, 2020 of the refunds not yet paid.
 SELECT l.code || ' ' || s.account AS subject,
   CASE WHEN s.amount <> coalesce(b.credit, 0) THEN format('the sub-ledger is %s minor units, the general ledger %s', s.amount, coalesce(b.credit, 0)) END AS detail
 FROM legal_entities AS l
@@ -238,6 +240,20 @@ CROSS JOIN LATERAL (
   FROM customers AS c
   JOIN grants AS g ON g.customer_id = c.id AND g.type <> 'overage'
   JOIN grant_carrying AS x ON x.grant_id = g.id
+  WHERE c.entity = l.code
+  UNION ALL
+  SELECT 2011, coalesce(sum(CASE WHEN coalesce(k.ver, 0) >= g.from_ver THEN g.basis_minor ELSE 0 END - CASE WHEN x.grant_id IS NULL THEN 0 ELSE g.basis_minor END), 0)
+  FROM customers AS c
+  JOIN grants AS g ON g.customer_id = c.id AND g.from_grant IS NOT NULL
+  JOIN grants AS f ON f.id = g.from_grant
+  LEFT JOIN recognition_marks AS k ON k.customer_id = f.customer_id
+  LEFT JOIN grant_carrying AS x ON x.grant_id = g.id
+  WHERE c.entity = l.code
+  UNION ALL
+  SELECT 1130, -coalesce(sum(d.basis_minor), 0)
+  FROM customers AS c
+  JOIN disputes AS d ON d.customer_id = c.id
+  JOIN recognition_marks AS k ON k.customer_id = c.id AND d.opened_ver <= k.ver AND coalesce(d.ended_ver > k.ver, true)
   WHERE c.entity = l.code
   UNION ALL
   SELECT 2020, coalesce(sum(r.basis_minor + r.tax_basis_minor), 0)
@@ -249,9 +265,36 @@ CROSS JOIN LATERAL (
 LEFT JOIN (
   SELECT e.entity, p.account, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS credit
   FROM journal_entries AS e
-  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (2010, 2020)
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1130, 2010, 2011, 2020)
   GROUP BY e.entity, p.account
 ) AS b ON b.entity = l.code AND b.account = s.account;
+
+-- name: VerifyCorrections :many
+-- What corrections have given back of an operation is what they moved, and no more than it consumed.
+SELECT c.customer_id || '/' || c.ver AS subject, nullif(concat_ws('; ',
+    CASE WHEN c.amount <> x.consumed THEN format('consumed is %s, its movements make %s', c.amount, x.consumed) END,
+    CASE WHEN c.corrected <> x.returned THEN format('%s were given back, its corrections moved %s', c.corrected, x.returned) END,
+    CASE WHEN c.corrected > c.amount THEN format('%s were given back of %s', c.corrected, c.amount) END
+  ), '') AS detail
+FROM corrected_operations AS c
+CROSS JOIN LATERAL (
+  SELECT (
+    SELECT coalesce(sum(m.amount), 0) FROM grants AS g JOIN movements AS m ON m.grant_id = g.id AND m.ver = c.ver
+    WHERE g.customer_id = c.customer_id AND m.credit = 'consumed') AS consumed, (
+    SELECT coalesce(sum(m.amount), 0) FROM operations AS o
+    JOIN grants AS g ON g.customer_id = c.customer_id
+    JOIN movements AS m ON m.grant_id = g.id AND m.ver = o.ver
+    WHERE o.customer_id = c.customer_id AND o.kind = 'correct' AND split_part(o.receipt ->> 'corrects', '/', 2) = c.ver::text AND m.debit = 'consumed') AS returned
+) AS x;
+
+-- name: VerifyTransfers :many
+-- What has become another grant's is as much as its origin says that it has let go of.
+SELECT f.id::text AS subject, CASE
+    WHEN f.transferred <> coalesce(t.amount, 0) THEN format('%s were transferred, other grants have %s of them', f.transferred, coalesce(t.amount, 0))
+  END AS detail
+FROM grants AS f
+LEFT JOIN (SELECT from_grant, sum(amount) AS amount FROM grants WHERE from_grant IS NOT NULL GROUP BY from_grant) AS t ON t.from_grant = f.id
+WHERE f.transferred > 0 OR t.from_grant IS NOT NULL;
 
 -- name: PageCustomerIDs :many
 SELECT customer_id FROM customer_heads WHERE customer_id > @after ORDER BY customer_id LIMIT @n;

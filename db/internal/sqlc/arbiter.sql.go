@@ -46,10 +46,10 @@ func (q *Queries) AddAssignment(ctx context.Context, arg AddAssignmentParams) er
 const AddGrant = `-- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
-  granted, avail)
+  granted, avail, from_grant, from_ver)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
   $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-  $25, $26)
+  $25, $26, $27, $28)
 `
 
 type AddGrantParams struct {
@@ -79,6 +79,8 @@ type AddGrantParams struct {
 	Amount        int64
 	Granted       int64
 	Avail         int64
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 func (q *Queries) AddGrant(ctx context.Context, arg AddGrantParams) error {
@@ -109,6 +111,8 @@ func (q *Queries) AddGrant(ctx context.Context, arg AddGrantParams) error {
 		arg.Amount,
 		arg.Granted,
 		arg.Avail,
+		arg.FromGrant,
+		arg.FromVer,
 	)
 	return err
 }
@@ -529,7 +533,7 @@ func (q *Queries) ReadCounters(ctx context.Context, customers []pgtype.UUID, key
 }
 
 const ReadCustomers = `-- name: ReadCustomers :many
-SELECT c.id, e.currency, c.rate_card_id, (
+SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
     FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
   ) AS assignments
@@ -539,6 +543,7 @@ WHERE c.id = ANY($1::uuid[])
 
 type ReadCustomersRow struct {
 	ID          pgtype.UUID
+	Entity      string
 	Currency    string
 	RateCardID  pgtype.UUID
 	Assignments json.RawMessage
@@ -556,6 +561,7 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 		var i ReadCustomersRow
 		if err := rows.Scan(
 			&i.ID,
+			&i.Entity,
 			&i.Currency,
 			&i.RateCardID,
 			&i.Assignments,
@@ -603,7 +609,7 @@ func (q *Queries) ReadDrawn(ctx context.Context, unit string, customer pgtype.UU
 const ReadGrants = `-- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
-  granted, avail, held, consumed, expired, refunded, voided, transferred
+  granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE id = ANY($1::uuid[])
 `
 
@@ -640,6 +646,8 @@ type ReadGrantsRow struct {
 	Refunded      int64
 	Voided        int64
 	Transferred   int64
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 func (q *Queries) ReadGrants(ctx context.Context, grants []pgtype.UUID) ([]ReadGrantsRow, error) {
@@ -684,6 +692,8 @@ func (q *Queries) ReadGrants(ctx context.Context, grants []pgtype.UUID) ([]ReadG
 			&i.Refunded,
 			&i.Voided,
 			&i.Transferred,
+			&i.FromGrant,
+			&i.FromVer,
 		); err != nil {
 			return nil, err
 		}
@@ -789,7 +799,7 @@ func (q *Queries) ReadNow(ctx context.Context) (ReadNowRow, error) {
 const ReadOpenGrants = `-- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
-  granted, avail, held, consumed, expired, refunded, voided, transferred
+  granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = ANY($1::uuid[]) AND status = 'open'
 `
 
@@ -826,6 +836,8 @@ type ReadOpenGrantsRow struct {
 	Refunded      int64
 	Voided        int64
 	Transferred   int64
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) ([]ReadOpenGrantsRow, error) {
@@ -870,6 +882,8 @@ func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) (
 			&i.Refunded,
 			&i.Voided,
 			&i.Transferred,
+			&i.FromGrant,
+			&i.FromVer,
 		); err != nil {
 			return nil, err
 		}
@@ -881,8 +895,87 @@ func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) (
 	return items, nil
 }
 
+const ReadRecorded = `-- name: ReadRecorded :one
+SELECT o.kind::text AS kind, coalesce(o.unit, '')::text AS unit, o.service_at, o.member_id, o.dims, o.receipt, p.receipt AS said,
+  coalesce(c.corrected, 0)::bigint AS corrected, coalesce(c.whole, false)::boolean AS whole, c.usage_of, c.raised_by
+FROM operations AS o
+LEFT JOIN corrected_operations AS c ON c.customer_id = o.customer_id AND c.ver = o.ver
+LEFT JOIN operations AS p ON p.customer_id = c.customer_id AND p.ver = c.usage_of
+WHERE o.customer_id = $1 AND o.ver = $2
+`
+
+type ReadRecordedRow struct {
+	Kind      string
+	Unit      string
+	ServiceAt pgtype.Timestamptz
+	MemberID  pgtype.UUID
+	Dims      []byte
+	Receipt   []byte
+	Said      []byte
+	Corrected int64
+	Whole     bool
+	UsageOf   pgtype.Int8
+	RaisedBy  pgtype.Int8
+}
+
+// A consumption as it was recorded, and what has become of it since. said is the receipt of the newest correction that says what was used.
+func (q *Queries) ReadRecorded(ctx context.Context, customerID pgtype.UUID, ver int64) (ReadRecordedRow, error) {
+	row := q.db.QueryRow(ctx, ReadRecorded, customerID, ver)
+	var i ReadRecordedRow
+	err := row.Scan(
+		&i.Kind,
+		&i.Unit,
+		&i.ServiceAt,
+		&i.MemberID,
+		&i.Dims,
+		&i.Receipt,
+		&i.Said,
+		&i.Corrected,
+		&i.Whole,
+		&i.UsageOf,
+		&i.RaisedBy,
+	)
+	return i, err
+}
+
+const ReadRecordedDraws = `-- name: ReadRecordedDraws :many
+SELECT m.grant_id, m.amount FROM grants AS g
+JOIN movements AS m ON m.grant_id = g.id AND m.ver = $1
+WHERE g.customer_id = $2 AND m.credit = 'consumed' AND m.debit IN ('available', 'held') ORDER BY m.n
+`
+
+type ReadRecordedDrawsRow struct {
+	GrantID pgtype.UUID
+	Amount  int64
+}
+
+// What an operation consumed, in the order in which it drew.
+func (q *Queries) ReadRecordedDraws(ctx context.Context, ver int64, customerID pgtype.UUID) ([]ReadRecordedDrawsRow, error) {
+	rows, err := q.db.Query(ctx, ReadRecordedDraws, ver, customerID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReadRecordedDrawsRow{}
+	for rows.Next() {
+		var i ReadRecordedDrawsRow
+		if err := rows.Scan(&i.GrantID, &i.Amount); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ReadRefunded = `-- name: ReadRefunded :one
-SELECT coalesce(sum(money_minor), 0)::bigint AS money, coalesce(sum(tax_minor), 0)::bigint AS tax FROM refunds WHERE grant_id = $1
+SELECT coalesce(sum(money), 0)::bigint AS money, coalesce(sum(tax), 0)::bigint AS tax FROM (
+  SELECT money_minor AS money, tax_minor AS tax FROM refunds WHERE grant_id = $1
+  UNION ALL
+  SELECT price_minor, tax_minor FROM grants WHERE from_grant = $1
+) AS x
 `
 
 type ReadRefundedRow struct {
@@ -890,7 +983,7 @@ type ReadRefundedRow struct {
 	Tax   int64
 }
 
-// What has been paid back for a grant, or is to be.
+// What of a grant's price has been paid back or is to be, and what has become the price of another grant.
 func (q *Queries) ReadRefunded(ctx context.Context, grantID pgtype.UUID) (ReadRefundedRow, error) {
 	row := q.db.QueryRow(ctx, ReadRefunded, grantID)
 	var i ReadRefundedRow
@@ -938,6 +1031,36 @@ func (q *Queries) ReadWallets(ctx context.Context, customers []pgtype.UUID) ([]R
 		return nil, err
 	}
 	return items, nil
+}
+
+const SaveCorrected = `-- name: SaveCorrected :exec
+INSERT INTO corrected_operations (customer_id, ver, amount, corrected, whole, usage_of, raised_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (customer_id, ver) DO UPDATE
+SET corrected = excluded.corrected, whole = excluded.whole, usage_of = excluded.usage_of, raised_by = excluded.raised_by
+`
+
+type SaveCorrectedParams struct {
+	CustomerID pgtype.UUID
+	Ver        int64
+	Amount     int64
+	Corrected  int64
+	Whole      bool
+	UsageOf    pgtype.Int8
+	RaisedBy   pgtype.Int8
+}
+
+func (q *Queries) SaveCorrected(ctx context.Context, arg SaveCorrectedParams) error {
+	_, err := q.db.Exec(ctx, SaveCorrected,
+		arg.CustomerID,
+		arg.Ver,
+		arg.Amount,
+		arg.Corrected,
+		arg.Whole,
+		arg.UsageOf,
+		arg.RaisedBy,
+	)
+	return err
 }
 
 const SaveCounters = `-- name: SaveCounters :exec

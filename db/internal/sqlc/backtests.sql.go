@@ -128,7 +128,7 @@ type AddBacktestLinesParams struct {
 const AllGrants = `-- name: AllGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
   price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
-  granted, avail, held, consumed, expired, refunded, voided, transferred
+  granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = $1 ORDER BY id
 `
 
@@ -165,6 +165,8 @@ type AllGrantsRow struct {
 	Refunded      int64
 	Voided        int64
 	Transferred   int64
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 // In the columns of ReadGrants.
@@ -210,6 +212,8 @@ func (q *Queries) AllGrants(ctx context.Context, customerID pgtype.UUID) ([]AllG
 			&i.Refunded,
 			&i.Voided,
 			&i.Transferred,
+			&i.FromGrant,
+			&i.FromVer,
 		); err != nil {
 			return nil, err
 		}

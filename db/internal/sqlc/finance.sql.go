@@ -151,7 +151,7 @@ func (q *Queries) FindEntity(ctx context.Context, code string) (LegalEntity, err
 }
 
 const GrantsToRecognise = `-- name: GrantsToRecognise :many
-SELECT g.id, g.type, g.amount, g.price_minor, g.tax_minor, g.price_currency, g.basis_minor, g.tax_basis_minor,
+SELECT g.id, g.type, g.from_grant, g.amount, g.price_minor, g.tax_minor, g.price_currency, g.basis_minor, g.tax_basis_minor,
   (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.disposed, 0)::bigint AS disposed, coalesce(c.posted_out, 0)::bigint AS posted_out
 FROM grants AS g
 LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
@@ -161,6 +161,7 @@ WHERE g.id = ANY($1::uuid[]) ORDER BY g.id
 type GrantsToRecogniseRow struct {
 	ID            pgtype.UUID
 	Type          string
+	FromGrant     pgtype.UUID
 	Amount        int64
 	PriceMinor    int64
 	TaxMinor      int64
@@ -185,6 +186,7 @@ func (q *Queries) GrantsToRecognise(ctx context.Context, grants []pgtype.UUID) (
 		if err := rows.Scan(
 			&i.ID,
 			&i.Type,
+			&i.FromGrant,
 			&i.Amount,
 			&i.PriceMinor,
 			&i.TaxMinor,
@@ -387,8 +389,8 @@ func (q *Queries) MarkRefundSettled(ctx context.Context, arg MarkRefundSettledPa
 const MovementsToRecognise = `-- name: MovementsToRecognise :many
 WITH moved AS (
   SELECT m.grant_id, m.ver, m.n, m.debit, m.credit, m.amount, o.dims,
-    (m.credit = 'consumed' AND m.debit IN ('available', 'held'))::boolean AS used,
-    ((o.service_at - CASE m.credit WHEN 'expired' THEN interval '1 microsecond' ELSE interval '0' END) AT TIME ZONE $1::text)::date AS day
+    (m.credit = 'consumed' AND m.debit IN ('available', 'held') AND o.kind <> 'decrement')::boolean AS used,
+    (CASE m.credit WHEN 'expired' THEN greatest(o.service_at, g.expires_at) - interval '1 microsecond' ELSE o.service_at END AT TIME ZONE $1::text)::date AS day
   FROM grants AS g
   JOIN movements AS m ON m.grant_id = g.id AND m.ver > $2 AND m.ver <= $3
   JOIN operations AS o ON o.customer_id = g.customer_id AND o.ver = m.ver
@@ -427,7 +429,8 @@ type MovementsToRecogniseRow struct {
 
 // What happened to a customer's grants in its operations after @after up to @until, in order of grant and then of posting. A movement that is
 // no use of credits is a row of its own. Uses that no such movement of their grant lies between are a stretch; they come as one row for each
-// service day, product and model. Credits that are only held or released move no money. A right that ends at midnight ends with the day before.
+// service day, product and model. Credits that are only held or released move no money. A right that ends at midnight ends with the day before; what comes
+// back to a grant after its end expires on the day of that end.
 func (q *Queries) MovementsToRecognise(ctx context.Context, arg MovementsToRecogniseParams) ([]MovementsToRecogniseRow, error) {
 	rows, err := q.db.Query(ctx, MovementsToRecognise,
 		arg.TimeZone,
@@ -580,12 +583,12 @@ SELECT (CASE $1::text WHEN 'customer' THEN e.customer_id WHEN 'grant' THEN e.gra
   coalesce(sum(x.credit) FILTER (WHERE e.period < $2), 0)::bigint AS opening,
   coalesce(sum(x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'purchase'), 0)::bigint AS purchases,
   coalesce(sum(x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'concession'), 0)::bigint AS concessions,
-  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'recognition'), 0)::bigint AS recognised,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind IN ('recognition', 'decrement')), 0)::bigint AS recognised,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'expiry'), 0)::bigint AS breakage,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'refund'), 0)::bigint AS refunds,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'void'), 0)::bigint AS voids,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2
-    AND e.kind NOT IN ('purchase', 'concession', 'recognition', 'expiry', 'refund', 'void')), 0)::bigint AS adjustments,
+    AND e.kind NOT IN ('purchase', 'concession', 'recognition', 'decrement', 'expiry', 'refund', 'void')), 0)::bigint AS adjustments,
   coalesce(sum(x.credit), 0)::bigint AS closing,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.late), 0)::bigint AS late
 FROM journal_entries AS e

@@ -138,7 +138,7 @@ func (q *Queries) PageHolds(ctx context.Context, arg PageHoldsParams) ([]Hold, e
 const ReadHoldGrants = `-- name: ReadHoldGrants :many
 SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor,
   g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.rate_card_id, g.created_at, g.issued_at, g.amount,
-  g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred
+  g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.from_grant, g.from_ver
 FROM grants AS g WHERE g.id IN (SELECT l.grant_id FROM hold_lines AS l WHERE l.hold_id = ANY($1::uuid[]))
 `
 
@@ -175,6 +175,8 @@ type ReadHoldGrantsRow struct {
 	Refunded      int64
 	Voided        int64
 	Transferred   int64
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 // The grants of holds, open or not.
@@ -220,6 +222,8 @@ func (q *Queries) ReadHoldGrants(ctx context.Context, holds []pgtype.UUID) ([]Re
 			&i.Refunded,
 			&i.Voided,
 			&i.Transferred,
+			&i.FromGrant,
+			&i.FromVer,
 		); err != nil {
 			return nil, err
 		}

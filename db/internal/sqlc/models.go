@@ -31,6 +31,10 @@ const (
 	OperationKindExtendHold OperationKind = "extend_hold"
 	OperationKindCapture    OperationKind = "capture"
 	OperationKindRelease    OperationKind = "release"
+	OperationKindCorrect    OperationKind = "correct"
+	OperationKindDecrement  OperationKind = "decrement"
+	OperationKindTransfer   OperationKind = "transfer"
+	OperationKindDispute    OperationKind = "dispute"
 )
 
 func (e *OperationKind) Scan(src interface{}) error {
@@ -221,6 +225,16 @@ type Configuration struct {
 	Ver     int64
 }
 
+type CorrectedOperation struct {
+	CustomerID pgtype.UUID
+	Ver        int64
+	Amount     int64
+	Corrected  int64
+	Whole      bool
+	UsageOf    pgtype.Int8
+	RaisedBy   pgtype.Int8
+}
+
 type CostCatalogue struct {
 	Number      int32
 	Format      string
@@ -258,6 +272,26 @@ type CustomerHead struct {
 	Ver        int64
 	LastAt     pgtype.Timestamptz
 	Frozen     bool
+}
+
+type Dispute struct {
+	ID            pgtype.UUID
+	Reference     string
+	CustomerID    pgtype.UUID
+	GrantID       pgtype.UUID
+	Status        string
+	Currency      string
+	AmountMinor   int64
+	FeeMinor      int64
+	BasisMinor    int64
+	TaxBasisMinor int64
+	FeeBasisMinor int64
+	WasFrozen     bool
+	Reason        string
+	OpenedVer     int64
+	OpenedAt      pgtype.Timestamptz
+	EndedVer      pgtype.Int8
+	EndedAt       pgtype.Timestamptz
 }
 
 type Event struct {
@@ -322,6 +356,8 @@ type Grant struct {
 	Voided        int64
 	Transferred   int64
 	RateCardID    pgtype.UUID
+	FromGrant     pgtype.UUID
+	FromVer       pgtype.Int8
 }
 
 type GrantCarrying struct {

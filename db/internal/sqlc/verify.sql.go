@@ -46,6 +46,20 @@ CROSS JOIN LATERAL (
   JOIN grant_carrying AS x ON x.grant_id = g.id
   WHERE c.entity = l.code
   UNION ALL
+  SELECT 2011, coalesce(sum(CASE WHEN coalesce(k.ver, 0) >= g.from_ver THEN g.basis_minor ELSE 0 END - CASE WHEN x.grant_id IS NULL THEN 0 ELSE g.basis_minor END), 0)
+  FROM customers AS c
+  JOIN grants AS g ON g.customer_id = c.id AND g.from_grant IS NOT NULL
+  JOIN grants AS f ON f.id = g.from_grant
+  LEFT JOIN recognition_marks AS k ON k.customer_id = f.customer_id
+  LEFT JOIN grant_carrying AS x ON x.grant_id = g.id
+  WHERE c.entity = l.code
+  UNION ALL
+  SELECT 1130, -coalesce(sum(d.basis_minor), 0)
+  FROM customers AS c
+  JOIN disputes AS d ON d.customer_id = c.id
+  JOIN recognition_marks AS k ON k.customer_id = c.id AND d.opened_ver <= k.ver AND coalesce(d.ended_ver > k.ver, true)
+  WHERE c.entity = l.code
+  UNION ALL
   SELECT 2020, coalesce(sum(r.basis_minor + r.tax_basis_minor), 0)
   FROM customers AS c
   JOIN refunds AS r ON r.customer_id = c.id AND r.status = 'awaiting_settlement'
@@ -55,7 +69,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN (
   SELECT e.entity, p.account, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS credit
   FROM journal_entries AS e
-  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (2010, 2020)
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1130, 2010, 2011, 2020)
   GROUP BY e.entity, p.account
 ) AS b ON b.entity = l.code AND b.account = s.account
 `
@@ -65,7 +79,8 @@ type VerifyAccountsRow struct {
 	Detail  interface{}
 }
 
-// The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2020 of the refunds not yet paid.
+// The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2011 of what has left a grant and is not yet
+// booked as another's, 1130 of the disputes that are open, 2020 of the refunds not yet paid.
 func (q *Queries) VerifyAccounts(ctx context.Context) ([]VerifyAccountsRow, error) {
 	rows, err := q.db.Query(ctx, VerifyAccounts)
 	if err != nil {
@@ -101,11 +116,12 @@ WITH pairs AS (
   FROM pairs GROUP BY grant_id
 ), posted AS (
   SELECT e.grant_id,
-    coalesce(sum(-x.debit) FILTER (WHERE p.account = 2010 AND e.kind IN ('purchase', 'concession')), 0) AS brought_in,
-    coalesce(sum(x.debit) FILTER (WHERE p.account = 2010 AND e.kind NOT IN ('purchase', 'concession') OR p.account = 1120 AND e.kind IN ('overage', 'reversal')), 0) AS taken_out
+    coalesce(sum(-x.debit) FILTER (WHERE x.brings_in), 0) AS brought_in,
+    coalesce(sum(x.debit) FILTER (WHERE p.account = 2010 AND NOT x.brings_in OR p.account = 1120 AND e.kind IN ('overage', 'reversal')), 0) AS taken_out
   FROM journal_entries AS e
   JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1120, 2010)
-  CROSS JOIN LATERAL (SELECT CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END AS debit) AS x
+  CROSS JOIN LATERAL (SELECT CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END AS debit,
+    p.account = 2010 AND (e.kind IN ('purchase', 'concession') OR e.kind = 'transfer' AND p.side = 'cr') AS brings_in) AS x
   GROUP BY e.grant_id
 ), lines AS (
   SELECT g.id, g.basis_minor, g.amount, c.grant_id IS NOT NULL AS known, coalesce(m.issued, false) AS issued,
@@ -144,6 +160,50 @@ func (q *Queries) VerifyCarrying(ctx context.Context) ([]VerifyCarryingRow, erro
 	items := []VerifyCarryingRow{}
 	for rows.Next() {
 		var i VerifyCarryingRow
+		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const VerifyCorrections = `-- name: VerifyCorrections :many
+SELECT c.customer_id || '/' || c.ver AS subject, nullif(concat_ws('; ',
+    CASE WHEN c.amount <> x.consumed THEN format('consumed is %s, its movements make %s', c.amount, x.consumed) END,
+    CASE WHEN c.corrected <> x.returned THEN format('%s were given back, its corrections moved %s', c.corrected, x.returned) END,
+    CASE WHEN c.corrected > c.amount THEN format('%s were given back of %s', c.corrected, c.amount) END
+  ), '') AS detail
+FROM corrected_operations AS c
+CROSS JOIN LATERAL (
+  SELECT (
+    SELECT coalesce(sum(m.amount), 0) FROM grants AS g JOIN movements AS m ON m.grant_id = g.id AND m.ver = c.ver
+    WHERE g.customer_id = c.customer_id AND m.credit = 'consumed') AS consumed, (
+    SELECT coalesce(sum(m.amount), 0) FROM operations AS o
+    JOIN grants AS g ON g.customer_id = c.customer_id
+    JOIN movements AS m ON m.grant_id = g.id AND m.ver = o.ver
+    WHERE o.customer_id = c.customer_id AND o.kind = 'correct' AND split_part(o.receipt ->> 'corrects', '/', 2) = c.ver::text AND m.debit = 'consumed') AS returned
+) AS x
+`
+
+type VerifyCorrectionsRow struct {
+	Subject interface{}
+	Detail  bool
+}
+
+// What corrections have given back of an operation is what they moved, and no more than it consumed.
+func (q *Queries) VerifyCorrections(ctx context.Context) ([]VerifyCorrectionsRow, error) {
+	rows, err := q.db.Query(ctx, VerifyCorrections)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []VerifyCorrectionsRow{}
+	for rows.Next() {
+		var i VerifyCorrectionsRow
 		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
 			return nil, err
 		}
@@ -584,6 +644,41 @@ func (q *Queries) VerifySlices(ctx context.Context) ([]VerifySlicesRow, error) {
 	items := []VerifySlicesRow{}
 	for rows.Next() {
 		var i VerifySlicesRow
+		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const VerifyTransfers = `-- name: VerifyTransfers :many
+SELECT f.id::text AS subject, CASE
+    WHEN f.transferred <> coalesce(t.amount, 0) THEN format('%s were transferred, other grants have %s of them', f.transferred, coalesce(t.amount, 0))
+  END AS detail
+FROM grants AS f
+LEFT JOIN (SELECT from_grant, sum(amount) AS amount FROM grants WHERE from_grant IS NOT NULL GROUP BY from_grant) AS t ON t.from_grant = f.id
+WHERE f.transferred > 0 OR t.from_grant IS NOT NULL
+`
+
+type VerifyTransfersRow struct {
+	Subject string
+	Detail  interface{}
+}
+
+// What has become another grant's is as much as its origin says that it has let go of.
+func (q *Queries) VerifyTransfers(ctx context.Context) ([]VerifyTransfersRow, error) {
+	rows, err := q.db.Query(ctx, VerifyTransfers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []VerifyTransfersRow{}
+	for rows.Next() {
+		var i VerifyTransfersRow
 		if err := rows.Scan(&i.Subject, &i.Detail); err != nil {
 			return nil, err
 		}

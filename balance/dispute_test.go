@@ -1,0 +1,127 @@
+package balance_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tallystick/tallystick/balance"
+	"github.com/tallystick/tallystick/balance/balancetest"
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/db"
+)
+
+func dispute(w *balancetest.World, c credit.CustomerID, g credit.GrantID, reference string, status db.DisputeStatus) *balance.Dispute {
+	return &balance.Dispute{Header: balance.Header{Customer: c, Key: w.Key()}, Reference: reference, Grant: g, Status: status, Amount: 1080, Fee: 150, Reason: "fraudulent"}
+}
+
+func taxed(o *balance.CreateGrant) { o.Grant.Tax = 80 }
+
+// An open dispute freezes what is left and keeps it from being refunded; won, all is as before; lost, what is left is gone and the rest is no revenue.
+func TestADisputesLife(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+	w.Do(t, w.Consume(c, 40*one))
+	h := hold(w, c, 10*one, time.Minute)
+	w.Do(t, h)
+	var d balance.DisputeDocument
+	if err := json.Unmarshal(w.Do(t, dispute(w, c, g, "dp_1", db.DisputeOpen)).Body, &d); err != nil || d.Frozen != "50" || d.Status != db.DisputeOpen || d.Amount.Amount != "10.80" {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	header := func() balance.Header { return balance.Header{Customer: c, Key: w.Key()} }
+	for _, op := range []balance.Operation{
+		&balance.FreezeGrant{Header: header(), Grant: g, Thaw: true, Reason: "let go"},
+		&balance.RefundGrant{Header: header(), Grant: g, Refund: credit.NewID[credit.RefundID](), Reason: "asked"},
+		&balance.DecrementGrant{Header: header(), Grant: g, Reason: "abuse"},
+		dispute(w, c, g, "dp_2", db.DisputeOpen),
+		func() *balance.Dispute { o := dispute(w, c, g, "dp_1", db.DisputeWon); o.Amount--; return o }(),
+	} {
+		refused(t, w, op, credit.DisputeState)
+	}
+	refused(t, w, w.Consume(c, one), credit.NotEntitled)
+	w.Do(t, capture(w, c, h.Hold, 4*one, "")) // the hold keeps what it holds; what it lets go of is frozen
+	w.Do(t, dispute(w, c, g, "dp_1", db.DisputeWon))
+	if v := w.View(t, g); v.Frozen || v.Available != 56*one || v.Consumed != 44*one {
+		t.Errorf("%+v", v)
+	}
+	refused(t, w, dispute(w, c, g, "dp_1", db.DisputeLost), credit.DisputeState)
+	h = hold(w, c, 6*one, time.Minute)
+	w.Do(t, h)
+	w.Do(t, dispute(w, c, g, "dp_2", db.DisputeOpen))
+	w.Do(t, dispute(w, c, g, "dp_2", db.DisputeLost))
+	if v := w.View(t, g); v.Status != credit.StatusVoided || v.Voided != 50*one || v.Held != 6*one {
+		t.Errorf("%+v", v)
+	}
+	w.Do(t, capture(w, c, h.Hold, 2*one, "")) // of what is let go of, nothing comes back
+	if v := w.View(t, g); v.Voided != 54*one || v.Held != 0 || v.Available != 0 {
+		t.Errorf("%+v", v)
+	}
+	sameText(t, "journal", grouped(journal(t, w, c)), `
+dispute: dr 1020 10.80 cr 1130 10.80
+dispute: dr 1130 10.80 dr 6030 1.50 cr 1020 12.30
+dispute: dr 1130 10.80 dr 6030 1.50 cr 1020 12.30
+dispute: dr 2010 0.40 cr 4091 0.40
+dispute: dr 2010 5.00 dr 2030 0.80 dr 4091 5.00 cr 1130 10.80
+purchase: dr 1020 10.80 cr 2010 10.00 cr 2030 0.80
+recognition: dr 2010 0.20 cr 4010 0.20
+recognition: dr 2010 4.40 cr 4010 4.40`)
+	mustVerify(t, w, c)
+}
+
+func TestADisputeIsRefused(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	gift := w.Grant(t, c, wallet, 100*one)
+	refused(t, w, dispute(w, c, gift, "dp_1", db.DisputeOpen), credit.GrantState)
+	g, other := w.Grant(t, c, wallet, 100*one, bought(1000), taxed), w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+	w.Do(t, &balance.RefundGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Refund: credit.NewID[credit.RefundID](), Grant: g, Units: one, Reason: "asked"})
+	refused(t, w, dispute(w, c, g, "dp_1", db.DisputeOpen), credit.DisputeState)
+	w.Do(t, dispute(w, c, other, "dp_1", db.DisputeOpen))
+	small := dispute(w, c, g, "dp_1", db.DisputeOpen)
+	small.Amount = 100
+	refused(t, w, small, credit.AlreadyExists)
+	mustVerify(t, w, c)
+}
+
+// The messages about a dispute come in any order, again and again: every order ends in the same books, grants and events but for repetition.
+func TestDisputesInAnyOrder(t *testing.T) {
+	w := balancetest.New(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		final := rapid.SampledFrom([]db.DisputeStatus{db.DisputeWon, db.DisputeLost}).Draw(rt, "final")
+		used := credit.Amount(rapid.Int64Range(0, 100).Draw(rt, "used")) * one
+		wasFrozen := rapid.Bool().Draw(rt, "frozen before")
+		messages := []db.DisputeStatus{db.DisputeOpen, final}
+		for range rapid.IntRange(0, 3).Draw(rt, "repetitions") {
+			messages = append(messages, rapid.SampledFrom(messages).Draw(rt, "again"))
+		}
+		run := func(messages []db.DisputeStatus) string {
+			c, wallet := w.Customer(t)
+			g := w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+			if used > 0 {
+				w.Do(t, w.Consume(c, used))
+			}
+			if wasFrozen && used < 100*one {
+				w.Do(t, &balance.FreezeGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Grant: g, Reason: "look"})
+			}
+			for _, m := range messages {
+				w.Do(t, dispute(w, c, g, "dp_"+c.String(), m))
+			}
+			v := w.View(t, g)
+			return fmt.Sprint(grouped(journal(t, w, c)), v.Status, v.Frozen, v.Available, v.Voided)
+		}
+		straight := run([]db.DisputeStatus{db.DisputeOpen, final})
+		if got := run(rapid.Permutation(messages).Draw(rt, "order")); got != straight {
+			rt.Fatalf("%s\nwant\n%s", got, straight)
+		}
+	})
+	mustVerify(t, w)
+	var open int
+	if err := w.Store.Pool.QueryRow(context.Background(), "SELECT count(*) FROM disputes WHERE status = 'open'").Scan(&open); err != nil || open != 0 {
+		t.Errorf("%d are open, %v", open, err)
+	}
+}
