@@ -30,6 +30,8 @@ type (
 	costsKind    struct{}
 	keptKind     struct{}
 	backtestKind struct{}
+	manualKind   struct{}
+	statedKind   struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -48,6 +50,8 @@ func (endpointKind) prefix() string { return "whk" }
 func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
+func (manualKind) prefix() string   { return "mjn" }
+func (statedKind) prefix() string   { return "stm" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -67,6 +71,8 @@ type (
 	CostDraftID  = ID[costsKind]    // of a draft of a cost catalogue
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
 	BacktestID   = ID[backtestKind]
+	JournalID    = ID[manualKind] // of a manual journal
+	StatementID  = ID[statedKind] // of a figure from outside
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

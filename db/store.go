@@ -132,6 +132,9 @@ var refusals = map[string]*credit.Error{
 	"customers_rate_card_id_fkey": credit.Errorf(credit.RateCardNotFound, "There is no such rate card."),
 	"members_customer_id_fkey":    credit.Errorf(credit.CustomerNotFound, "There is no such customer."),
 	"assignment_overlaps":         errOverlap,
+	"second_person":               credit.Errorf(credit.SecondPerson, "Another person has to decide: another API key, of another name."),
+	"approver_role":               credit.Errorf(credit.Forbidden, "Only a controller decides this."),
+	"period_reopenings_pkey":      credit.Errorf(credit.CloseState, "It was asked for already; another person has to approve it."),
 	"quarantined_once":            credit.Errorf(credit.AlreadyExists, "Usage of this idempotency key is in quarantine."),
 	"withdrawn_once":              credit.Errorf(credit.AlreadyExists, "The version was withdrawn before."),
 }

@@ -21,6 +21,7 @@ const (
 	KindVoid        Kind = "void"
 	KindSettlement  Kind = "settlement"
 	KindReversal    Kind = "reversal"
+	KindManual      Kind = "manual"
 )
 
 // Fact is what happened, to whom, and where it is booked: all of an entry but its kind and postings.

@@ -262,11 +262,11 @@ func TestExchange(t *testing.T) {
 func TestAssign(t *testing.T) {
 	statuses := map[ledger.Period]Status{"2025-11": Closed, "2025-12": Closed, "2026-01": InReview, "2026-02": SoftClosed, "2026-04": Closed, "2026-05": Reopened}
 	for service, want := range map[ledger.Period]ledger.Period{
-		"2025-10": "2025-10", // never touched
+		"2025-10": "2026-02", // never touched, and before closed ones
 		"2025-11": "2026-02", // past the year's end and a period under review
 		"2026-01": "2026-02",
 		"2026-02": "2026-02",
-		"2026-03": "2026-03",
+		"2026-03": "2026-05", // never touched, and before a closed one
 		"2026-04": "2026-05",
 		"2026-06": "2026-06",
 	} {

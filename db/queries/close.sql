@@ -70,8 +70,10 @@ FROM (SELECT count(p.entry_id) AS n FROM journal_entries AS e LEFT JOIN postings
       WHERE e.entity = @entity AND e.period = @period GROUP BY e.id) AS x;
 
 -- name: SaveCloseStep :exec
+-- Only while the close is being prepared.
 INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256)
-VALUES (@entity, @period, @version, @step, @status, @blocked_by, @figures::json, @sha256)
+SELECT c.entity, c.period, c.version, @step, @status, sqlc.narg('blocked_by')::text, @figures::json, @sha256
+FROM closes AS c WHERE c.entity = @entity AND c.period = @period AND c.version = @version AND c.status = 'preparing' FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
 SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = now();
 

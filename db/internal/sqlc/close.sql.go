@@ -1391,32 +1391,34 @@ func (q *Queries) RefundEntries(ctx context.Context, entity string, period strin
 
 const SaveCloseStep = `-- name: SaveCloseStep :exec
 INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256)
-VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8)
+SELECT c.entity, c.period, c.version, $1, $2, $3::text, $4::json, $5
+FROM closes AS c WHERE c.entity = $6 AND c.period = $7 AND c.version = $8 AND c.status = 'preparing' FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
 SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = now()
 `
 
 type SaveCloseStepParams struct {
-	Entity    string
-	Period    string
-	Version   int32
 	Step      string
 	Status    string
 	BlockedBy pgtype.Text
 	Figures   []byte
 	Sha256    string
+	Entity    string
+	Period    string
+	Version   int32
 }
 
+// Only while the close is being prepared.
 func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) error {
 	_, err := q.db.Exec(ctx, SaveCloseStep,
-		arg.Entity,
-		arg.Period,
-		arg.Version,
 		arg.Step,
 		arg.Status,
 		arg.BlockedBy,
 		arg.Figures,
 		arg.Sha256,
+		arg.Entity,
+		arg.Period,
+		arg.Version,
 	)
 	return err
 }
