@@ -35,7 +35,7 @@ func (w *worker) startCloses(context.Context, []db.OutboxItem) (func(context.Con
 
 func (w *worker) startClose(ctx context.Context, k activities.CloseRef, reuse enums.WorkflowIdReusePolicy) error {
 	_, err := w.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: workflows.CloseWorkflowID(k), TaskQueue: w.cfg.Prefix + workflows.FinanceQueue,
+		ID: w.cfg.Prefix + workflows.CloseWorkflowID(k), TaskQueue: w.cfg.Prefix + workflows.FinanceQueue,
 		WorkflowIDReusePolicy: reuse, WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		StaticSummary:                            workflows.CloseSummary(k),
@@ -51,7 +51,7 @@ func (w *worker) signalCloses(context.Context, []db.OutboxItem) (func(context.Co
 		if err != nil {
 			return err
 		}
-		err = w.client.SignalWorkflow(ctx, workflows.CloseWorkflowID(k), "", workflows.SignalChanged, nil)
+		err = w.client.SignalWorkflow(ctx, w.cfg.Prefix+workflows.CloseWorkflowID(k), "", workflows.SignalChanged, nil)
 		if gone := (*serviceerror.NotFound)(nil); errors.As(err, &gone) {
 			return nil
 		}
