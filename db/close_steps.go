@@ -361,7 +361,7 @@ func (s *Store) ReviewClose(ctx context.Context, k CloseKey) error {
 // PrepareAgain takes a close out of review, with a note why.
 func (s *Store) PrepareAgain(ctx context.Context, k CloseKey, note string) error {
 	return s.changeClose(ctx, k, func(ctx context.Context, q *sqlc.Queries, c *CloseRow) error {
-		if c.PeriodStatus != recognition.InReview {
+		if c.Status != ClosePreparing || c.PeriodStatus != recognition.InReview {
 			return nil
 		}
 		return prepareAgain(ctx, q, k, note)

@@ -6,6 +6,9 @@
 ALTER TABLE api_keys DROP CONSTRAINT api_keys_role_check;
 ALTER TABLE api_keys ADD CONSTRAINT api_key_role CHECK (role IN ('product', 'support', 'finance', 'ops', 'admin', 'controller'));
 
+-- Until now the owner of the database set these states by hand. One that was half closed so has no close that could go on.
+UPDATE periods SET status = 'open', changed_at = now() WHERE status IN ('soft_closed', 'in_review');
+
 -- How an entity closes its periods. An entity without a row has the defaults.
 CREATE TABLE close_settings (
   entity       text PRIMARY KEY REFERENCES legal_entities,
