@@ -90,11 +90,15 @@ func (a *Activities) RunCloseStep(ctx context.Context, in CloseStepInput) (Close
 		if s.Name != in.Step {
 			continue
 		}
+		c, err := a.Store.PeriodClose(ctx, in.CloseRef)
+		if err != nil {
+			return CloseStepResult{}, refusal(err)
+		}
 		found, err := s.run(a, ctx, in.CloseRef)
 		if err != nil {
 			return CloseStepResult{}, refusal(err)
 		}
-		row, err := a.Store.SaveStep(ctx, in.CloseRef, in.Step, found)
+		row, err := a.Store.SaveStep(ctx, in.CloseRef, in.Step, c.ReadAt, found)
 		return CloseStepResult{row.SHA256, row.BlockedBy}, refusal(err)
 	}
 	return CloseStepResult{}, fmt.Errorf("the step %q of a close is not known to this release", in.Step)

@@ -23,9 +23,13 @@ func (w *world) steps(t *testing.T, k db.CloseKey) {
 		blocked := false
 		for i, run := range []func(context.Context, db.CloseKey) (db.StepResult, error){w.Store.CutOff, w.Store.Expiries, w.Store.Overage, w.Store.ManualJournals,
 			func(ctx context.Context, k db.CloseKey) (db.StepResult, error) { return w.Store.Reconcile(ctx, k, 0) }, w.Store.Reports} {
+			row, err := w.Store.PeriodClose(ctx, k)
+			if err != nil {
+				t.Fatal(err)
+			}
 			r, err := run(ctx, k)
 			if err == nil {
-				_, err = w.Store.SaveStep(ctx, k, names[i], r)
+				_, err = w.Store.SaveStep(ctx, k, names[i], row.ReadAt, r)
 			}
 			if err != nil {
 				t.Fatal(err)

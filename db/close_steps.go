@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -32,18 +33,19 @@ type StepResult struct {
 	Blocked string // why the close cannot go on; "": it can
 }
 
-// SaveStep keeps a step's result in the place of an earlier one. A close that is not being prepared keeps what it has.
-func (s *Store) SaveStep(ctx context.Context, k CloseKey, step string, r StepResult) (StepRow, error) {
+// SaveStep keeps the result of a step that began at an instant of Postgres, in the place of one that began before. A close that is not being prepared
+// keeps what it has.
+func (s *Store) SaveStep(ctx context.Context, k CloseKey, step string, began time.Time, r StepResult) (StepRow, error) {
 	figures, err := canonical(r.Figures)
 	if err != nil {
 		return StepRow{}, fmt.Errorf("write figures of %s: %w", step, err)
 	}
-	row := StepRow{Step: step, Status: "done", BlockedBy: r.Blocked, Figures: figures, SHA256: digestOf(figures)}
+	row := StepRow{Step: step, Status: "done", BlockedBy: r.Blocked, Figures: figures, SHA256: digestOf(figures), RunAt: began}
 	if r.Blocked != "" {
 		row.Status = "blocked"
 	}
 	err = s.q.SaveCloseStep(ctx, sqlc.SaveCloseStepParams{Entity: k.Entity, Period: string(k.Period), Version: int32(k.Version), Step: step, Status: row.Status,
-		BlockedBy: textOf(r.Blocked), Figures: figures, Sha256: row.SHA256})
+		BlockedBy: textOf(r.Blocked), Figures: figures, Sha256: row.SHA256, RunAt: timeOf(began)})
 	return row, wrap(err, "save step")
 }
 

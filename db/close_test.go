@@ -97,9 +97,13 @@ var steps = []struct {
 func (c *closing) run(k db.CloseKey) (blocked []string) {
 	c.t.Helper()
 	for _, s := range steps {
+		row, err := c.Store.PeriodClose(ctx, k)
+		if err != nil {
+			c.t.Fatal(err)
+		}
 		r, err := s.run(c.Store, ctx, k)
 		if err == nil {
-			_, err = c.Store.SaveStep(ctx, k, s.name, r)
+			_, err = c.Store.SaveStep(ctx, k, s.name, row.ReadAt, r)
 		}
 		if err != nil {
 			c.t.Fatalf("%s: %v", s.name, err)
@@ -192,6 +196,9 @@ func TestCloseApproval(t *testing.T) {
 		return err
 	})
 	hash := c.review(k)
+	if _, err := c.Store.SaveStep(ctx, k, db.StepReports, time.Now().Add(time.Hour), db.StepResult{Figures: "other"}); err != nil || c.figures(k, db.StepReports) == `"other"` {
+		t.Errorf("a step was changed in review: %v", err)
+	}
 	if again := func() string { h, _ := c.Store.MakePack(ctx, k, nil); return h }(); again != hash {
 		t.Errorf("the pack changed from %s to %s", hash, again)
 	}
@@ -238,6 +245,28 @@ func TestCloseApproval(t *testing.T) {
 	row, err := c.Store.PeriodClose(ctx, k)
 	if err != nil || row.Approver != 0 || row.PackHash != "" || row.Note == "" {
 		t.Errorf("%+v, %v", row, err)
+	}
+}
+
+func (c *closing) figures(k db.CloseKey, step string) string {
+	c.t.Helper()
+	rows, err := c.Store.Steps(ctx, k)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(rows[slices.IndexFunc(rows, func(r db.StepRow) bool { return r.Step == step })].Figures)
+}
+
+// What an attempt finds that was thought dead never takes the place of what a later one has found.
+func TestALateStep(t *testing.T) {
+	t.Parallel()
+	c := newClosing(t)
+	c.quarter()
+	k := c.start("2026-01")
+	c.run(k)
+	found := c.figures(k, db.StepReports)
+	if _, err := c.Store.SaveStep(ctx, k, db.StepReports, time.Now().Add(-time.Minute), db.StepResult{Figures: "stale"}); err != nil || c.figures(k, db.StepReports) != found {
+		t.Errorf("%s, %v", c.figures(k, db.StepReports), err)
 	}
 }
 

@@ -7,4 +7,6 @@ import (
 )
 
 // ReconcileOn makes the reconciliations within a transaction, so that a test can break something in it first.
-func ReconcileOn(ctx context.Context, tx pgx.Tx, k CloseKey) ([]Reconciled, error) { return reconcile(ctx, tx, k, 0) }
+func ReconcileOn(ctx context.Context, tx pgx.Tx, k CloseKey) ([]Reconciled, error) {
+	return reconcile(ctx, tx, k, 0)
+}

@@ -275,3 +275,41 @@ func TestAssign(t *testing.T) {
 		}
 	}
 }
+
+// A fact is booked in the earliest month from its own on that takes entries: one that says so, or one that was never touched and is after all that do not.
+func TestAssignIsTheEarliest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		month := func(n int) ledger.Period {
+			p := ledger.Period("2025-06")
+			for range n {
+				p = p.Next()
+			}
+			return p
+		}
+		statuses := map[ledger.Period]Status{}
+		for n := range 12 {
+			if s := rapid.SampledFrom([]Status{"", Open, SoftClosed, InReview, Closed, Reopened}).Draw(t, "status"); s != "" {
+				statuses[month(n)] = s
+			}
+		}
+		service := month(rapid.IntRange(0, 14).Draw(t, "service"))
+		takes := func(p ledger.Period) bool {
+			if s, known := statuses[p]; known {
+				return s == Open || s == SoftClosed || s == Reopened
+			}
+			for later, s := range statuses {
+				if later > p && (s == InReview || s == Closed) {
+					return false
+				}
+			}
+			return true
+		}
+		want := service
+		for !takes(want) {
+			want = want.Next()
+		}
+		if got := Assign(service, statuses); got != want {
+			t.Fatalf("%s is booked in %s, want %s: %v", service, got, want, statuses)
+		}
+	})
+}

@@ -54,7 +54,7 @@ CREATE TABLE close_steps (
   blocked_by   text,
   figures      json NOT NULL,                         -- canonical
   sha256       text NOT NULL CHECK (sha256 ~ '^[0-9a-f]{64}$'), -- of the figures
-  run_at       timestamptz NOT NULL DEFAULT now(),
+  run_at       timestamptz NOT NULL,                  -- when it began
   PRIMARY KEY (entity, period, version, step),
   FOREIGN KEY (entity, period, version) REFERENCES closes,
   CONSTRAINT step_blocked CHECK ((status = 'blocked') = (blocked_by IS NOT NULL))

@@ -70,12 +70,13 @@ FROM (SELECT count(p.entry_id) AS n FROM journal_entries AS e LEFT JOIN postings
       WHERE e.entity = @entity AND e.period = @period GROUP BY e.id) AS x;
 
 -- name: SaveCloseStep :exec
--- Only while the close is being prepared.
-INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256)
-SELECT c.entity, c.period, c.version, @step, @status, sqlc.narg('blocked_by')::text, @figures::json, @sha256
+-- Only while the close is being prepared, and never in the place of what was found later.
+INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256, run_at)
+SELECT c.entity, c.period, c.version, @step, @status, sqlc.narg('blocked_by')::text, @figures::json, @sha256, @run_at::timestamptz
 FROM closes AS c WHERE c.entity = @entity AND c.period = @period AND c.version = @version AND c.status = 'preparing' FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
-SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = now();
+SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = excluded.run_at
+WHERE close_steps.run_at <= excluded.run_at;
 
 -- name: CloseSteps :many
 SELECT step, status, blocked_by, figures, sha256, run_at FROM close_steps

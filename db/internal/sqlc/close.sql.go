@@ -1390,11 +1390,12 @@ func (q *Queries) RefundEntries(ctx context.Context, entity string, period strin
 }
 
 const SaveCloseStep = `-- name: SaveCloseStep :exec
-INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256)
-SELECT c.entity, c.period, c.version, $1, $2, $3::text, $4::json, $5
-FROM closes AS c WHERE c.entity = $6 AND c.period = $7 AND c.version = $8 AND c.status = 'preparing' FOR SHARE
+INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256, run_at)
+SELECT c.entity, c.period, c.version, $1, $2, $3::text, $4::json, $5, $6::timestamptz
+FROM closes AS c WHERE c.entity = $7 AND c.period = $8 AND c.version = $9 AND c.status = 'preparing' FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
-SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = now()
+SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = excluded.run_at
+WHERE close_steps.run_at <= excluded.run_at
 `
 
 type SaveCloseStepParams struct {
@@ -1403,12 +1404,13 @@ type SaveCloseStepParams struct {
 	BlockedBy pgtype.Text
 	Figures   []byte
 	Sha256    string
+	RunAt     pgtype.Timestamptz
 	Entity    string
 	Period    string
 	Version   int32
 }
 
-// Only while the close is being prepared.
+// Only while the close is being prepared, and never in the place of what was found later.
 func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) error {
 	_, err := q.db.Exec(ctx, SaveCloseStep,
 		arg.Step,
@@ -1416,6 +1418,7 @@ func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) er
 		arg.BlockedBy,
 		arg.Figures,
 		arg.Sha256,
+		arg.RunAt,
 		arg.Entity,
 		arg.Period,
 		arg.Version,
