@@ -17,18 +17,19 @@ import (
 type roles uint8
 
 const (
-	product roles = 1 << iota // product code: consumes and looks at balances
-	support                   // grants, refunds, history
-	finance                   // the money book and the rate cards
-	ops                       // looks at everything, freezes
-	admin                     // everything
+	product    roles = 1 << iota // product code: consumes and looks at balances
+	support                      // grants, refunds, history
+	finance                      // the money book and the rate cards
+	ops                          // looks at everything, freezes
+	admin                        // everything, but for what takes a controller
+	controller                   // decides about what finance has prepared; a person, never a program
 
 	anyRole roles = product | support | finance | ops
 	public  roles = 0 // no key at all
 )
 
 // RoleNames are the roles that an API key can have.
-var RoleNames = []string{"product", "support", "finance", "ops", "admin"}
+var RoleNames = []string{"product", "support", "finance", "ops", "admin", "controller"}
 
 func roleOf(name string) roles {
 	for i, n := range RoleNames {

@@ -227,7 +227,8 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	}
 	w.admin(t, "GET", "/v1/events?type=nonsense", nil).problem(t, 400, credit.InvalidRequest)
 	w.admin(t, "GET", "/v1/events/"+credit.NewID[credit.EventID]().String(), nil).problem(t, 404, credit.NotFound)
-	known := map[string]bool{"webhook_endpoint.disabled": true, "webhook_endpoint.test": true, "notification.webhook_endpoint.disabled": true}
+	known := map[string]bool{"webhook_endpoint.disabled": true, "webhook_endpoint.test": true, "notification.webhook_endpoint.disabled": true,
+		"period.soft_closed": true, "period.closed": true, "period.reopened": true, "notification.period.awaiting_approval": true} // TestClose
 	for _, kind := range want {
 		known[kind] = true
 	}

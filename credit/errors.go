@@ -55,6 +55,13 @@ const (
 	DisputeState        Code = "dispute_state"   // a dispute, or what is known about it, does not admit this
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
+	PeriodOrder         Code = "period_order"    // another period comes first
+	CloseNotFound       Code = "close_not_found" // of a period
+	CloseState          Code = "close_state"     // the state of a period's close does not admit this
+	PackChanged         Code = "pack_changed"    // another close pack is in review than the one that was approved
+	SecondPerson        Code = "second_person"   // somebody else has to decide
+	JournalNotFound     Code = "journal_not_found"
+	JournalState        Code = "journal_state"       // a manual journal was decided
 	DraftChanged        Code = "draft_changed"       // since it was reviewed
 	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
 	AssignmentOverlaps  Code = "assignment_overlaps" // another of the customer's at some instant

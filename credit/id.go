@@ -32,6 +32,8 @@ type (
 	backtestKind struct{}
 	alertKind    struct{}
 	disputeKind  struct{}
+	manualKind   struct{}
+	statedKind   struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -52,6 +54,8 @@ func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
 func (alertKind) prefix() string    { return "alr" }
 func (disputeKind) prefix() string  { return "dsp" }
+func (manualKind) prefix() string   { return "mjn" }
+func (statedKind) prefix() string   { return "stm" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -73,6 +77,8 @@ type (
 	BacktestID   = ID[backtestKind]
 	AlertRuleID  = ID[alertKind]
 	DisputeID    = ID[disputeKind]
+	JournalID    = ID[manualKind] // of a manual journal
+	StatementID  = ID[statedKind] // of a figure from outside
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

@@ -130,7 +130,7 @@ func TestRecogniseQuarter(t *testing.T) {
 	c2.Use(on(1, 12), g2, 120, nil)
 	c2.Expire(g2)
 	all()
-	b.Exec("UPDATE periods SET status = 'closed' WHERE period = '2026-01'")
+	b.SetPeriod("2026-01", "closed")
 	jan := journal(t, s, db.JournalFilter{Period: "2026-01"})
 	same(t, "January", jan, `
 2026-01-03 2026-01 purchase: dr 1020 108.00; cr 2010 100.00 1200u; cr 2030 8.00;
@@ -336,7 +336,9 @@ func TestRecogniseLate(t *testing.T) {
 	c := b.Customer(dbtest.Entity)
 	g := c.Grant(on(1, 1), credit.Grant{Amount: 100, Price: usd(1000)})
 	recognise(t, s, c)
-	b.Exec("INSERT INTO periods (entity, period, status) VALUES ($1, '2026-02', 'closed'), ($1, '2026-03', 'in_review'), ($1, '2026-04', 'soft_closed')", dbtest.Entity)
+	b.SetPeriod("2026-02", "closed")
+	b.SetPeriod("2026-03", "in_review")
+	b.SetPeriod("2026-04", "soft_closed")
 	c.Do(dbtest.Operation{Kind: "consume", At: on(5, 1), ServiceAt: on(1, 2), Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "consumed", Amount: 10}}})
 	c.Do(dbtest.Operation{Kind: "consume", At: on(5, 1), ServiceAt: on(2, 2), Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "consumed", Amount: 10}}})
 	c.Use(on(5, 1), g, 10, nil)
@@ -364,12 +366,13 @@ func TestRecogniseAndCloseExclude(t *testing.T) {
 	g := c.Grant(on(1, 1), credit.Grant{Amount: 100, Price: usd(1000)})
 	recognise(t, s, c)
 	c.Use(on(1, 2), g, 10, nil)
+	b.SetPeriod("2026-01", "soft_closed")
 	tx, err := s.Pool.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(ctx)
-	if _, err := tx.Exec(ctx, "UPDATE periods SET status = 'closed' WHERE period = '2026-01'"); err != nil {
+	if _, err := tx.Exec(ctx, "UPDATE periods SET status = 'in_review' WHERE period = '2026-01'"); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/balance/balancetest"
@@ -223,6 +224,8 @@ func TestAWorkerIsKilled(t *testing.T) {
 const (
 	envKilled = "TALLYSTICK_TEST_KILLED_DATABASE"
 	envPrefix = "TALLYSTICK_TEST_KILLED_PREFIX"
+
+	envDieAfter = "TALLYSTICK_TEST_DIE_AFTER" // an activity: what it did is done, and nobody is told
 )
 
 // helpless is the process that is killed: a worker on the test's database, for ever.
@@ -243,6 +246,9 @@ func helpless(t *testing.T) {
 	}
 	cfg := Config{Service: service, Store: store, Log: balancetest.Log(), Prefix: os.Getenv(envPrefix)}
 	cfg.Temporal.HostPort, cfg.Temporal.Namespace = temporalOf(t)
+	if at := os.Getenv(envDieAfter); at != "" {
+		cfg.Temporal.Interceptors = []interceptor.ClientInterceptor{&dying{after: at}}
+	}
 	if err := Run(ctx, cfg); err != nil {
 		t.Fatal(err)
 	}

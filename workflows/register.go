@@ -1,4 +1,4 @@
-// Package workflows is the platform's processes as Temporal runs and shows them: the life of a grant, a refund, a recognition run, a back-test. See
+// Package workflows is the platform's processes as Temporal runs and shows them: the life of a grant, a refund, a recognition run, a back-test, the close of a period. See
 // README.md.
 package workflows
 
@@ -13,7 +13,7 @@ import (
 // Task queues.
 const (
 	GrantsQueue  = "grants"  // GrantLifecycle
-	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest
+	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose
 )
 
 // RegisterGrants registers the workflows of [GrantsQueue].
@@ -26,6 +26,7 @@ func RegisterFinance(r worker.WorkflowRegistry) {
 	r.RegisterWorkflow(Refund)
 	r.RegisterWorkflow(RecognitionRun)
 	r.RegisterWorkflow(Backtest)
+	r.RegisterWorkflow(PeriodClose)
 }
 
 // SearchAttributes are what the namespace must know, by name with their type.

@@ -37,10 +37,15 @@ func ParsePeriod(s string) (Period, error) {
 func (d Day) Period() Period { return Period(d[:len(periodLayout)]) }
 
 // Next returns the month after p.
-func (p Period) Next() Period {
+func (p Period) Next() Period { return p.plus(1) }
+
+// Previous returns the month before p.
+func (p Period) Previous() Period { return p.plus(-1) }
+
+func (p Period) plus(months int) Period {
 	t, err := time.Parse(periodLayout, string(p))
 	if err != nil {
 		panic("ledger: period " + string(p) + " is not of the form 2026-01")
 	}
-	return Period(t.AddDate(0, 1, 0).Format(periodLayout))
+	return Period(t.AddDate(0, months, 0).Format(periodLayout))
 }

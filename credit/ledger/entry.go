@@ -24,6 +24,7 @@ const (
 	KindDecrement   Kind = "decrement"
 	KindTransfer    Kind = "transfer"
 	KindDispute     Kind = "dispute"
+	KindManual      Kind = "manual"
 )
 
 // Fact is what happened, to whom, and where it is booked: all of an entry but its kind and postings.

@@ -19,12 +19,19 @@ const (
 func (s Status) Accepts() bool { return s == Open || s == SoftClosed || s == Reopened }
 
 // Assign chooses the period in which something is booked that happened in the period service: that one, or the earliest one after it
-// that takes entries. A period that statuses does not name has never been touched and is open. When the answer is not service itself, the
+// that takes entries. A period that statuses does not name has never been touched; it is open, unless a later one takes no more entries: those were
+// approved with what came before them. When the answer is not service itself, the
 // entry is late ([ledger.Fact.Late]) and keeps its day, and so its original period.
 func Assign(service ledger.Period, statuses map[ledger.Period]Status) ledger.Period {
+	var last ledger.Period // that takes no entries
+	for p, s := range statuses {
+		if !s.Accepts() {
+			last = max(last, p)
+		}
+	}
 	p := service
 	for {
-		if s, known := statuses[p]; !known || s.Accepts() {
+		if s, known := statuses[p]; known && s.Accepts() || !known && p > last {
 			return p
 		}
 		p = p.Next()

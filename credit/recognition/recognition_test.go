@@ -262,11 +262,11 @@ func TestExchange(t *testing.T) {
 func TestAssign(t *testing.T) {
 	statuses := map[ledger.Period]Status{"2025-11": Closed, "2025-12": Closed, "2026-01": InReview, "2026-02": SoftClosed, "2026-04": Closed, "2026-05": Reopened}
 	for service, want := range map[ledger.Period]ledger.Period{
-		"2025-10": "2025-10", // never touched
+		"2025-10": "2026-02", // never touched, and before closed ones
 		"2025-11": "2026-02", // past the year's end and a period under review
 		"2026-01": "2026-02",
 		"2026-02": "2026-02",
-		"2026-03": "2026-03",
+		"2026-03": "2026-05", // never touched, and before a closed one
 		"2026-04": "2026-05",
 		"2026-06": "2026-06",
 	} {
@@ -274,4 +274,42 @@ func TestAssign(t *testing.T) {
 			t.Errorf("%s: booked in %s, want %s", service, got, want)
 		}
 	}
+}
+
+// A fact is booked in the earliest month from its own on that takes entries: one that says so, or one that was never touched and is after all that do not.
+func TestAssignIsTheEarliest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		month := func(n int) ledger.Period {
+			p := ledger.Period("2025-06")
+			for range n {
+				p = p.Next()
+			}
+			return p
+		}
+		statuses := map[ledger.Period]Status{}
+		for n := range 12 {
+			if s := rapid.SampledFrom([]Status{"", Open, SoftClosed, InReview, Closed, Reopened}).Draw(t, "status"); s != "" {
+				statuses[month(n)] = s
+			}
+		}
+		service := month(rapid.IntRange(0, 14).Draw(t, "service"))
+		takes := func(p ledger.Period) bool {
+			if s, known := statuses[p]; known {
+				return s == Open || s == SoftClosed || s == Reopened
+			}
+			for later, s := range statuses {
+				if later > p && (s == InReview || s == Closed) {
+					return false
+				}
+			}
+			return true
+		}
+		want := service
+		for !takes(want) {
+			want = want.Next()
+		}
+		if got := Assign(service, statuses); got != want {
+			t.Fatalf("%s is booked in %s, want %s: %v", service, got, want, statuses)
+		}
+	})
 }

@@ -53,6 +53,25 @@ func (b *Book) Entity(code, currency, timeZone string) {
 	b.Exec("INSERT INTO legal_entities (code, name, currency, time_zone) VALUES ($1, $1, $2, $3)", code, currency, timeZone)
 }
 
+// SetPeriod puts a period of [Entity] into a state without the close that would: the database refuses that to everybody but its owner's replicas.
+func (b *Book) SetPeriod(period, status string) {
+	b.t.Helper()
+	b.Corrupt("INSERT INTO periods (entity, period, status) VALUES ($1, $2, $3) ON CONFLICT (entity, period) DO UPDATE SET status = excluded.status",
+		Entity, period, status)
+}
+
+// Corrupt runs a statement as the owner of the database with every trigger switched off: for tests of what finds it.
+func (b *Book) Corrupt(sql string, args ...any) {
+	b.t.Helper()
+	owner := Owner(b.t, b.Store)
+	if _, err := owner.Exec(context.Background(), "SET session_replication_role = replica"); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := owner.Exec(context.Background(), sql, args...); err != nil {
+		b.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
 // Customer is a customer with one wallet.
 type Customer struct {
 	b        *Book

@@ -220,6 +220,70 @@ type BacktestLine struct {
 	TestedCost     decimal.Decimal
 }
 
+type Close struct {
+	Entity     string
+	Period     string
+	Version    int32
+	Status     string
+	Preparer   int32
+	StartedAt  pgtype.Timestamptz
+	LateUntil  pgtype.Timestamptz
+	Pack       []byte
+	PackHash   pgtype.Text
+	Entries    pgtype.Int8
+	Postings   pgtype.Int8
+	Balances   []byte
+	Note       pgtype.Text
+	Approver   pgtype.Int4
+	ApprovedAt pgtype.Timestamptz
+	ClosedAt   pgtype.Timestamptz
+}
+
+type CloseSetting struct {
+	Entity     string
+	LateHours  int32
+	Statements []string
+	UpdatedAt  pgtype.Timestamptz
+	UpdatedBy  int32
+}
+
+type CloseStatement struct {
+	ID          pgtype.UUID
+	No          pgtype.Int8
+	Entity      string
+	Period      string
+	Kind        string
+	AmountMinor int64
+	Currency    string
+	Reference   string
+	AsOf        pgtype.Timestamptz
+	RecordedBy  int32
+	RecordedAt  pgtype.Timestamptz
+}
+
+type CloseStep struct {
+	Entity    string
+	Period    string
+	Version   int32
+	Step      string
+	Status    string
+	BlockedBy pgtype.Text
+	Figures   []byte
+	Sha256    string
+	RunAt     pgtype.Timestamptz
+}
+
+type CloseWaiver struct {
+	Entity         string
+	Period         string
+	Version        int32
+	Reconciliation string
+	FiguresSha256  string
+	Reason         string
+	WaivedBy       int32
+	WaivedAt       pgtype.Timestamptz
+}
+
 type Configuration struct {
 	OnlyRow bool
 	Ver     int64
@@ -435,6 +499,23 @@ type LegalEntity struct {
 	CreatedAt pgtype.Timestamptz
 }
 
+type ManualJournal struct {
+	ID          pgtype.UUID
+	Entity      string
+	Period      string
+	Day         pgtype.Date
+	Status      string
+	Reason      string
+	Attachments []string
+	Postings    json.RawMessage
+	Preparer    int32
+	PreparedAt  pgtype.Timestamptz
+	Approver    pgtype.Int4
+	DecidedAt   pgtype.Timestamptz
+	Note        pgtype.Text
+	EntryID     pgtype.UUID
+}
+
 type Member struct {
 	ID         pgtype.UUID
 	CustomerID pgtype.UUID
@@ -495,6 +576,17 @@ type Period struct {
 	Status    string
 	Version   int32
 	ChangedAt pgtype.Timestamptz
+}
+
+type PeriodReopening struct {
+	Entity     string
+	Period     string
+	Version    int32
+	Reason     string
+	AskedBy    int32
+	AskedAt    pgtype.Timestamptz
+	Approver   pgtype.Int4
+	ApprovedAt pgtype.Timestamptz
 }
 
 type Posting struct {
