@@ -17,7 +17,7 @@ import (
 const (
 	countPause   = 200 * time.Millisecond
 	countBatch   = 500
-	countAtOnce  = 4
+	countAtOnce  = 3 // in each of the three loops: a process has 16 connections
 	recentPause  = 2 * time.Second
 	countOverlap = 30 * time.Second // how far back the operations are looked through: no transaction lasts that long
 	allPause     = 30 * time.Second

@@ -78,3 +78,25 @@ func TestForgottenUsageIsCounted(t *testing.T) {
 		t.Error(n)
 	}
 }
+
+// BenchmarkUsageLag is how long it takes from the answer to a consumption until it is in a slice.
+func BenchmarkUsageLag(b *testing.B) {
+	world := balancetest.New(b)
+	s := &site{World: world, t: b, cfg: Config{Service: world.Service, Store: world.Store, Log: balancetest.Log(), Temporal: client.Options{HostPort: "127.0.0.1:1"}}}
+	stop := s.run()
+	defer stop()
+	id, wallet := s.Customer(b)
+	s.Grant(b, id, wallet, credit.Amount(1<<50))
+	n := 0
+	var longest time.Duration
+	for b.Loop() {
+		s.Do(b, s.Consume(id, one))
+		n++
+		answered := time.Now()
+		for s.count("SELECT coalesce(sum(consumed), 0) FROM usage_hours WHERE customer_id = $1", [16]byte(id)) < n*int(one) {
+			time.Sleep(time.Millisecond)
+		}
+		longest = max(longest, time.Since(answered))
+	}
+	b.ReportMetric(float64(longest.Milliseconds()), "longest-ms")
+}

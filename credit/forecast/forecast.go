@@ -88,9 +88,13 @@ func Fit(h History) *Model {
 		first++
 	}
 	m := &Model{end: first + int64(len(used))}
-	errors, best := backtest(first, used)
-	m.profile = profileOf(first, used)
-	m.level = levelOf(first, used, &m.profile, halfLives[best])
+	places := make([]int, len(used))
+	for i := range places {
+		places[i] = place(first + int64(i))
+	}
+	errors, best := backtest(places, used)
+	m.profile = profileOf(places, used)
+	m.level = levelOf(places, used, &m.profile, halfLives[best])
 	m.observed = len(errors[0])
 	m.band(errors, len(used))
 	return m
@@ -99,14 +103,14 @@ func Fit(h History) *Model {
 // place is an hour's place in the week.
 func place(hour int64) int { return int((hour + 3*24) % weekHours) } // 1970 began on a Thursday: 0 is Monday
 
-// profileOf learns the week. Its mean is 1.
-func profileOf(first int64, x []float64) (p [weekHours]float64) {
+// profileOf learns the week from hours at their places. Its mean is 1.
+func profileOf(places []int, x []float64) (p [weekHours]float64) {
 	var sum, n [weekHours]float64
 	var daySum, dayN [7]float64
 	var hourSum, hourN [24]float64
 	var total float64
 	for i, v := range x {
-		k := place(first + int64(i))
+		k := places[i]
 		sum[k], n[k] = sum[k]+v, n[k]+1
 		daySum[k/24], dayN[k/24] = daySum[k/24]+v, dayN[k/24]+1
 		hourSum[k%24], hourN[k%24] = hourSum[k%24]+v, hourN[k%24]+1
@@ -135,11 +139,11 @@ func profileOf(first int64, x []float64) (p [weekHours]float64) {
 }
 
 // levelOf is the mean of the hours over their profile, weights halving every so many hours.
-func levelOf(first int64, x []float64, p *[weekHours]float64, halfLife float64) float64 {
+func levelOf(places []int, x []float64, p *[weekHours]float64, halfLife float64) float64 {
 	fade := math.Exp2(-1 / halfLife)
 	var sum, n float64
 	for i, v := range x {
-		sum, n = sum*fade+v, n*fade+p[place(first+int64(i))]
+		sum, n = sum*fade+v, n*fade+p[places[i]]
 	}
 	if n == 0 {
 		return 0
@@ -149,21 +153,21 @@ func levelOf(first int64, x []float64, p *[weekHours]float64, halfLife float64) 
 
 // backtest foretells from earlier instants what came after them. It returns the logarithms of actual over foretold by how far ahead, of the best
 // half-life, and which that is.
-func backtest(first int64, x []float64) (best [len(aheads)][]float64, index int) {
+func backtest(places []int, x []float64) (best [len(aheads)][]float64, index int) {
 	var all [len(halfLives)][len(aheads)][]float64
 	var loss [len(halfLives)]float64
 	for at := len(x) - apart; at >= minFit; at -= apart {
 		past := x[:at]
-		p := profileOf(first, past)
+		p := profileOf(places, past)
 		for b, halfLife := range halfLives {
-			level := levelOf(first, past, &p, halfLife)
+			level := levelOf(places, past, &p, halfLife)
 			if level == 0 {
 				continue
 			}
 			var told, came float64
 			next := 0
 			for i := at; i < len(x) && next < len(aheads); i++ {
-				told += level * p[place(first+int64(i))]
+				told += level * p[places[i]]
 				came += x[i]
 				if i-at+1 == aheads[next] {
 					e := math.Log((came + epsilon*level) / (told + epsilon*level))
