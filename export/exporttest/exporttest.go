@@ -69,7 +69,7 @@ func Balances(t testing.TB, s export.System, file string) map[string]string {
 	case export.Ledger:
 		out, err = run(t, "ledger", "--args-only", "-f", file, "bal", "--flat", "--no-total", "--balance-format", "%(join(account)),%(join(scrub(display_total)))\n")
 	case export.Beancount:
-		out, err = run(t, "bean-query", "-q", "-f", "csv", file, "SELECT account, currency, sum(number) GROUP BY account, currency ORDER BY account, currency")
+		out, err = run(t, "bean-query", "-q", "-f", "csv", file, "SELECT account, currency, sum(position) GROUP BY account, currency ORDER BY account, currency")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,8 @@ func Balances(t testing.TB, s export.System, file string) map[string]string {
 		t.Fatalf("read the balances of %s: %v\n%s", s, err, out)
 	}
 	for _, r := range rows[1:] {
-		add(r[0], r[1], r[2])
+		number, _, _ := strings.Cut(strings.TrimSpace(r[2]), " ") // Beancount writes the currency too
+		add(r[0], r[1], number)
 	}
 	return all
 }

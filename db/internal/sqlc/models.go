@@ -116,6 +116,16 @@ func (ns NullUnitAccount) Value() (driver.Value, error) {
 	return string(ns.UnitAccount), nil
 }
 
+type AccountMapping struct {
+	Entity     string
+	System     string
+	Version    int32
+	Subsidiary string
+	Accounts   json.RawMessage
+	Actor      int32
+	CreatedAt  pgtype.Timestamptz
+}
+
 type ApiKey struct {
 	No        int32
 	Digest    []byte
