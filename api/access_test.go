@@ -52,6 +52,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/backtests", "POST /v1/backtests/:backtest/cancel", "POST /v1/rate_cards/:rate_card/drafts/:draft/publish", "POST /v1/customers/:customer/rate_card_assignments",
 			"POST /v1/customers/:customer/rate_card_assignments/:assignment/end", "POST /v1/fx_rates", "POST /v1/fx_rates/import",
 			"POST /v1/cost_catalogues/drafts", "DELETE /v1/cost_catalogues/drafts/:cost_draft", "POST /v1/cost_catalogues/drafts/:cost_draft/publish",
+			"PUT /v1/finance/account_mappings",
 			"POST /v1/cost_catalogues/:cost_catalogue/rate_card", "POST /v1/quarantined_usage/retry", "POST /v1/quarantined_usage/:quarantined/retry",
 			"POST /v1/quarantined_usage/:quarantined/discard"},
 		ops: {"POST /v1/grants/:grant/freeze", "POST /v1/grants/:grant/unfreeze", "POST /v1/webhook_endpoints", "PATCH /v1/webhook_endpoints/:webhook_endpoint",

@@ -54,6 +54,8 @@ var kinds = map[credit.Code]kind{
 	credit.CaptureExceedsHold:  {409, "More is to be captured than is held", "Capture less, extend the hold, or choose another policy with over; held says how much there is."},
 	credit.NotRefundable:       {409, "That much cannot be refunded", "refundable says how many credits can be."},
 	credit.PeriodClosed:        {409, "The accounting period is closed", "Choose an open period."},
+	credit.AccountNotMapped:    {409, "An account has no name in the other system", "Add accounts to the mapping of the legal entity and system; then repeat the request."},
+	credit.NotExportable:       {409, "The other system cannot take this", "The detail says what; choose another detail, or another system."},
 	credit.DraftChanged:        {409, "The draft has changed", "Review it again; revision says where it stands."},
 	credit.VersionInForce:      {409, "The version is in force, or about to be", "What may have priced an event stays. Publish another version."},
 	credit.AssignmentOverlaps:  {409, "Another rate card is assigned for that time", "End the other assignment first, or choose another time."},

@@ -114,6 +114,9 @@ func (s *Server) table() []route {
 		{Method: get, Path: "/v1/finance/roll_forward", Roles: finance | ops, handle: s.rollForward, timeout: look},
 		{Method: get, Path: "/v1/finance/journal_entries", Roles: finance | ops, handle: s.journalEntries, timeout: look},
 		{Method: get, Path: "/v1/finance/periods", Roles: finance | ops, handle: s.periods, timeout: look},
+		{Method: get, Path: "/v1/finance/account_mappings", Roles: finance | ops, handle: s.getMapping, timeout: look},
+		{Method: put, Path: "/v1/finance/account_mappings", Roles: finance, handle: s.putMapping, timeout: look},
+		{Method: get, Path: "/v1/finance/exports/:system", Roles: finance | ops, handle: s.exportJournal, timeout: writeTimeout},
 		{Method: post, Path: "/v1/finance/recognise", Roles: finance, handle: s.recognise, timeout: writeTimeout},
 
 		{Method: post, Path: "/v1/api_keys", handle: s.createKey, Roles: admin, timeout: look},
