@@ -43,6 +43,7 @@ func TestExports(t *testing.T) {
 				t.Errorf("%s\n%s", mapped.body, got.body)
 			}
 		}
+
 		file := w.send(t, request{role: "finance", method: "GET", path: path}).want(t, 200)
 		sum := sha256.Sum256(file.body)
 		if file.header.Get("Tallystick-SHA256") != hex.EncodeToString(sum[:]) || file.header.Get("Tallystick-Debit") != "144.00" || file.header.Get("Tallystick-Entries") != "2" {

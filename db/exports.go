@@ -207,7 +207,7 @@ func (x *exporter) write(ctx context.Context, system export.System, create func(
 }
 
 // fetchRows is how many rows a cursor reads at once.
-const fetchRows = 2000
+const fetchRows = 5000
 
 // cursor reads the rows of a query, some at a time, so that two may be read by turns in one transaction.
 func cursor[R any](ctx context.Context, x *exporter, query string, args ...any) iter.Seq2[R, error] {
@@ -220,7 +220,8 @@ func cursor[R any](ctx context.Context, x *exporter, query string, args ...any) 
 			return
 		}
 		for {
-			rows, err := x.tx.Query(ctx, fmt.Sprintf("FETCH %d FROM %s", fetchRows, name))
+			// Not prepared: the same words fetch other columns when the connection is used again.
+			rows, err := x.tx.Query(ctx, fmt.Sprintf("FETCH %d FROM %s", fetchRows, name), pgx.QueryExecModeDescribeExec)
 			var page []R
 			if err == nil {
 				page, err = pgx.CollectRows(rows, pgx.RowToStructByPos[R])

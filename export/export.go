@@ -159,6 +159,9 @@ type writer interface {
 // coded not_exportable, an account without a mapping one coded account_not_mapped; any other error is a fault, of the journal or of a file. After
 // an error the files are of no use.
 func Write(s System, b Book, j Journal, create func(name string) (io.Writer, error)) (Result, error) {
+	if !slices.Contains(Systems, s) {
+		return Result{}, credit.Errorf(credit.InvalidRequest, "There is no export for %.40q; there are some for %q.", s, Systems)
+	}
 	if !slices.Contains(s.Details(), b.Detail) {
 		return Result{}, credit.Errorf(credit.InvalidRequest, "An export for %s has no detail %q.", s, b.Detail)
 	}
