@@ -117,6 +117,7 @@ func (s *Server) table() []route {
 		{Method: get, Path: "/v1/finance/account_mappings", Roles: finance | ops, handle: s.getMapping, timeout: look},
 		{Method: put, Path: "/v1/finance/account_mappings", Roles: finance, handle: s.putMapping, timeout: look},
 		{Method: get, Path: "/v1/finance/exports/:system", Roles: finance | ops, handle: s.exportJournal, timeout: writeTimeout},
+		{Method: get, Path: "/v1/finance/reports/:report", Roles: finance | ops, handle: s.report, timeout: writeTimeout},
 		{Method: post, Path: "/v1/finance/recognise", Roles: finance, handle: s.recognise, timeout: writeTimeout},
 
 		{Method: post, Path: "/v1/api_keys", handle: s.createKey, Roles: admin, timeout: look},
