@@ -2,6 +2,7 @@ package export_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/ledger"
 	"github.com/tallystick/tallystick/export"
 	"github.com/tallystick/tallystick/export/exporttest"
 )
@@ -80,6 +83,49 @@ func TestCheckersAgree(t *testing.T) {
 		"voids": "-15.00", "adjustments": "4.16"} {
 		if roll[class] != amount {
 			t.Errorf("roll-forward: %s is %s, want %s", class, roll[class], amount)
+		}
+	}
+}
+
+// TestCommodities has the programs read units whose codes are a currency's, one letter, digits, or end in an underscore, at every scale, beside money
+// without decimal places.
+func TestCommodities(t *testing.T) {
+	units := []export.Unit{{Code: "USD", Scale: 2}, {Code: "X", Scale: 0}, {Code: "T0K3N", Scale: 6}, {Code: "A_", Scale: 1}, {Code: "A_B", Scale: 3}}
+	yen := export.Book{Entity: "acme", Currency: "JPY", Period: "2026-02", Detail: export.GrantDay}
+	var moves []export.Move
+	for i, u := range units {
+		moves = append(moves, export.Move{Day: "2026-02-28", Customer: credit.CustomerID{1}, Grant: credit.GrantID{byte(i + 1)}, Unit: u, From: "issued", To: "available", Amount: 1234567})
+	}
+	bought := export.Entry{Entry: ledger.Purchase(ledger.Fact{Cause: "x", Entity: "acme", Currency: "JPY", Day: "2026-02-01", Period: "2026-02"},
+		ledger.Cash, ledger.Sum{Minor: 5000}, ledger.Sum{Minor: 400}, 1)}
+	for _, s := range plain {
+		var text bytes.Buffer
+		_, err := export.Write(s, yen, export.Journal{
+			Entries: func(yield func(export.Entry, error) bool) { yield(bought, nil) },
+			Moves: func(yield func(export.Move, error) bool) {
+				for _, m := range moves {
+					if !yield(m, nil) {
+						return
+					}
+				}
+			},
+		}, func(string) (io.Writer, error) { return &text, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := put(t, s.File(1), text.String())
+		if err := exporttest.Check(t, s, path); err != nil {
+			t.Errorf("%v\n%s", err, text.String())
+		}
+		if err := export.Lint(s, yen, &text); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+		got := exporttest.Sum(t, exporttest.Balances(t, s, path), "Equity:Credits:Wallet")
+		for account, amount := range map[string]string{"Assets:1010-Cash JPY": "5400", "Equity:Credits:Wallet USD-U": "12345.67", "Equity:Credits:Wallet X-U": "1234567",
+			"Equity:Credits:Wallet T0K3N": "1.234567", "Equity:Credits:Wallet A_-U": "123456.7", "Equity:Credits:Wallet A_B": "1234.567"} {
+			if got[account] != amount {
+				t.Errorf("%s: %s is %s, want %s", s, account, got[account], amount)
+			}
 		}
 	}
 }
@@ -234,7 +280,7 @@ func FuzzLint(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, s := range append(plain, export.CSV) {
-			if err := export.Lint(s, book, strings.NewReader(text)); err != nil && err == io.EOF {
+			if err := export.Lint(s, book, strings.NewReader(text)); err != nil && !errors.As(err, new(*export.Fault)) {
 				t.Errorf("%s: %v", s, err)
 			}
 		}

@@ -67,10 +67,12 @@ func (l *linter) read(r io.Reader) error {
 			return err
 		}
 	}
-	if err := in.Err(); err != nil {
+	l.line++
+	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return l.fault("the line is too long to be one that is written")
+	} else if err != nil {
 		return fmt.Errorf("read export: %w", err)
 	}
-	l.line++
 	if err := l.finish(); err != nil {
 		return err
 	}
@@ -99,7 +101,7 @@ var (
 	beanMeta       = regexp.MustCompile(`^ {2,4}[a-z]+: "[^"]*"$`)
 	beanHead       = regexp.MustCompile(`^(?:option|plugin) "`)
 	classicMeta    = regexp.MustCompile(`^    ; ([a-z]+): .*$`)
-	ledgerFormat   = regexp.MustCompile(`^    format ` + amountForm + `$`)
+	ledgerFormat   = regexp.MustCompile(`^    format ("?)([A-Z][A-Z0-9_-]*)("?) (1000(?:\.0+)?)$`)
 	hledgerDeclare = map[string]*regexp.Regexp{
 		"commodity": regexp.MustCompile(`^commodity ("?)([A-Z][A-Z0-9_-]*)("?) 1000\.(0*)$`),
 		"account":   regexp.MustCompile(`^account ` + nameForm + `  ; type: [ALERX]$`),
