@@ -24,6 +24,7 @@ help: ## Print the targets.
 run: bootstrap build ## Install what is missing, build, and run everything until Ctrl-C.
 	@exec $(BIN)/tallystick dev
 
+test: CHECKERS := checkers
 test: bootstrap build ## Run all tests against Postgres, Redis and Temporal servers of their own.
 	$(EXEC) $(GO) test -count=1 -timeout 14m $(ARGS) $(PKG)
 
@@ -60,7 +61,7 @@ build: ## Build the program.
 	$(GO) build -o $(BIN)/tallystick .
 
 bootstrap:
-	@sh deploy/bootstrap.sh
+	@sh deploy/bootstrap.sh $(CHECKERS)
 
 $(BIN)/sqlc: tools/go.mod
 	$(GO) build -modfile=tools/go.mod -o $@ github.com/sqlc-dev/sqlc/cmd/sqlc

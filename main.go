@@ -23,6 +23,7 @@ type cli struct {
 	Worker   workerCmd   `cmd:"" help:"Run the sweeps and the Temporal workers."`
 	Verify   verifyCmd   `cmd:"" help:"Recompute everything from the ledger and compare; ends with status 1 when anything differs."`
 	Unfreeze unfreezeCmd `cmd:"" help:"Let a customer move credits again that the auditor has frozen."`
+	Export   exportCmd   `cmd:"" help:"Write the journal of a period for other accounting systems, with a manifest."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to this release."`
 	Replay   replayCmd   `cmd:"" help:"Send a trace of language model requests through the API and tell what came of it."`
 	Import   importCmd   `cmd:"" help:"Send a file of usage events through the API and tell what came of them."`

@@ -62,6 +62,8 @@ var kinds = map[credit.Code]kind{
 	credit.SecondPerson:        {403, "Another person has to decide", "Whoever prepares does not approve: use the key of another person."},
 	credit.JournalNotFound:     {404, "There is no such manual journal", "Check its id."},
 	credit.JournalState:        {409, "The manual journal is decided", "state says how. Prepare another one."},
+	credit.AccountNotMapped:    {409, "An account has no name in the other system", "Add accounts to the mapping of the legal entity and system; then repeat the request."},
+	credit.NotExportable:       {409, "The other system cannot take this", "The detail says what; choose another detail, or another system."},
 	credit.DraftChanged:        {409, "The draft has changed", "Review it again; revision says where it stands."},
 	credit.VersionInForce:      {409, "The version is in force, or about to be", "What may have priced an event stays. Publish another version."},
 	credit.AssignmentOverlaps:  {409, "Another rate card is assigned for that time", "End the other assignment first, or choose another time."},

@@ -62,6 +62,8 @@ const (
 	SecondPerson        Code = "second_person"   // somebody else has to decide
 	JournalNotFound     Code = "journal_not_found"
 	JournalState        Code = "journal_state"       // a manual journal was decided
+	AccountNotMapped    Code = "account_not_mapped"  // another accounting system has no name for it
+	NotExportable       Code = "not_exportable"      // the format of another accounting system cannot take it
 	DraftChanged        Code = "draft_changed"       // since it was reviewed
 	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
 	AssignmentOverlaps  Code = "assignment_overlaps" // another of the customer's at some instant

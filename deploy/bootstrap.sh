@@ -1,11 +1,14 @@
 #!/bin/sh
 # Installs what "make run" and "make test" need and this machine does not have: Postgres, Redis and the Temporal CLI.
+# "bootstrap.sh checkers" installs hledger, Ledger and Beancount too, which check exports in tests.
 # It does nothing, and says nothing, when all of them are there. Servers that it installs are not started and not
 # enabled: the development stack runs private ones.
 set -eu
 cd "$(dirname "$0")/.."
 
 bin=.tallystick/bin
+checkers=no
+[ "${1:-}" != checkers ] || checkers=yes
 
 say() { printf 'bootstrap: %s\n' "$*"; }
 die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
@@ -46,6 +49,8 @@ has_redis() {
 	return 1
 }
 
+has_checkers() { [ "$checkers" = no ] || { has hledger && has ledger && has bean-check; }; }
+
 has_temporal() { [ -x "$bin/temporal" ] || has temporal; }
 
 # apt_install installs packages without starting the services in them: the packages ask policy-rc.d, and one that says
@@ -69,6 +74,7 @@ apt_install() {
 	fi
 	if [ -d /run/systemd/system ]; then
 		for package in "$@"; do
+			case $package in postgresql | redis-server) ;; *) continue ;; esac
 			say "systemctl disable $package (it would start at the next boot)"
 			as_root systemctl disable --quiet "$package" || say "$package stays enabled"
 		done
@@ -80,6 +86,7 @@ has go || die "Go is not installed: see https://go.dev/doc/install"
 packages=
 has_postgres || packages=postgresql
 has_redis || packages="$packages redis"
+has_checkers || packages="$packages hledger ledger beancount"
 if [ -n "$packages" ]; then
 	say "not installed: $packages"
 	if has apt-get; then
@@ -99,6 +106,7 @@ if [ -n "$packages" ]; then
 	fi
 	has_postgres || die "postgres is still not to be found"
 	has_redis || die "redis-server is still not to be found"
+	has_checkers || die "hledger, ledger or bean-check is still not to be found"
 fi
 
 # The Temporal CLI, with the development server in it, is built at the version in tools/temporal/go.mod.

@@ -120,6 +120,16 @@ func (ns NullUnitAccount) Value() (driver.Value, error) {
 	return string(ns.UnitAccount), nil
 }
 
+type AccountMapping struct {
+	Entity     string
+	System     string
+	Version    int32
+	Subsidiary string
+	Accounts   json.RawMessage
+	Actor      int32
+	CreatedAt  pgtype.Timestamptz
+}
+
 type Alert struct {
 	RuleID     pgtype.UUID
 	CustomerID pgtype.UUID
