@@ -37,6 +37,6 @@ func (c *apiCmd) Run(ctx context.Context, env environ) error {
 func newAPI(p *product, f webhookFlags) (*api.Server, error) {
 	return api.New(api.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, Tracer: p.tracer(), Redis: p.pingRedis(), Version: version(),
-		Webhooks: f.allow(),
+		Webhooks: f.allow(), Sealer: p.sealer,
 	})
 }

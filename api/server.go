@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/webhook"
@@ -31,6 +32,7 @@ type Config struct {
 	Tracer   trace.TracerProvider        // nil: nothing is traced, and nothing on the way to a handler knows of traces
 	Redis    func(context.Context) error // tells whether Redis answers, for /readyz; nil: there is none
 	Version  string                      // of the program, for /readyz
+	Sealer   *audit.Sealer               // nil: nothing can be sealed
 	Webhooks webhook.Allow               // endpoints besides public ones over HTTPS
 }
 
@@ -51,13 +53,14 @@ type Server struct {
 	stopping atomic.Bool
 	webhooks webhook.Allow
 	streams  *streams
+	sealer   *audit.Sealer
 }
 
 // New makes a server. It fails only when its own description of the API is broken.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		service: cfg.Service, store: cfg.Store, log: cfg.Log, registry: cfg.Registry, redis: cfg.Redis, version: cfg.Version, tracing: cfg.Tracer != nil,
-		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks,
+		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks, sealer: cfg.Sealer,
 	}
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()

@@ -52,6 +52,9 @@ const (
 	NotRefundable       Code = "not_refundable"
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
+	NotSealed           Code = "not_sealed"  // no seal covers the journal entry yet
+	SealBroken          Code = "seal_broken" // the books are not what was sealed
+	NoSealingKey        Code = "no_sealing_key"
 	DraftChanged        Code = "draft_changed"       // since it was reviewed
 	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
 	AssignmentOverlaps  Code = "assignment_overlaps" // another of the customer's at some instant

@@ -15,6 +15,7 @@ type metrics struct {
 	performed, failures                  *prometheus.CounterVec
 	waiting, oldest                      *prometheus.GaugeVec
 	quarantined, quarantinedOldest       prometheus.Gauge
+	unnumbered, unnumberedOldest         prometheus.Gauge
 
 	attempts                                                          *prometheus.CounterVec
 	deliveryLag                                                       prometheus.Histogram
@@ -46,6 +47,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		quarantinedOldest: prometheus.NewGauge(gauge("quarantine_oldest_seconds", "Age of the oldest consumption that waits until it can be priced.")),
 		oldest:            prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
 	}
+	m.unnumbered = prometheus.NewGauge(gauge("entries_unnumbered", "Journal entries that the sealer has given no number yet."))
+	m.unnumberedOldest = prometheus.NewGauge(gauge("entries_unnumbered_oldest_seconds", "Age of the oldest journal entry that the sealer has given no number yet."))
 	m.attempts = prometheus.NewCounterVec(counter("webhook_attempts_total", "Attempts of webhook deliveries."), []string{"outcome"})
 	m.deliveryLag = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "webhook_lag_seconds", Help: "From an event to when an endpoint had taken it.",
@@ -57,6 +60,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.eventsWaiting = prometheus.NewGauge(gauge("webhook_events_waiting", "Events for which no deliveries were made yet."))
 	m.endpointsDisabled = prometheus.NewGauge(gauge("webhook_endpoints_disabled", "Webhook endpoints disabled because they do not take deliveries."))
 	if r != nil {
+		r.MustRegister(m.unnumbered, m.unnumberedOldest)
 		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest, m.quarantined, m.quarantinedOldest, m.attempts, m.deliveryLag,
 			m.deliveriesForgotten, m.webhooksWaiting, m.webhooksOldest, m.eventsWaiting, m.endpointsDisabled)
 	}
