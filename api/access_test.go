@@ -47,7 +47,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/customers/:customer/rate_card_assignments", "POST /v1/customers/:customer/rate_card_assignments/:assignment/end",
 			"POST /v1/quarantined_usage/retry", "POST /v1/quarantined_usage/:quarantined/retry"},
 		finance: {"PATCH /v1/customers/:customer", "POST /v1/grants/:grant/refunds/preview", "POST /v1/units", "POST /v1/legal_entities", "POST /v1/rate_cards",
-			"POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise", "POST /v1/rate_cards/:rate_card/versions/:version/withdraw",
+			"POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise", "POST /v1/finance/periods/:legal_entity/:period/seal", "POST /v1/rate_cards/:rate_card/versions/:version/withdraw",
 			"POST /v1/rate_cards/:rate_card/drafts", "PUT /v1/rate_cards/:rate_card/drafts/:draft", "DELETE /v1/rate_cards/:rate_card/drafts/:draft",
 			"POST /v1/backtests", "POST /v1/backtests/:backtest/cancel", "POST /v1/rate_cards/:rate_card/drafts/:draft/publish", "POST /v1/customers/:customer/rate_card_assignments",
 			"POST /v1/customers/:customer/rate_card_assignments/:assignment/end", "POST /v1/fx_rates", "POST /v1/fx_rates/import",

@@ -114,6 +114,9 @@ func (s *Server) table() []route {
 		{Method: get, Path: "/v1/finance/roll_forward", Roles: finance | ops, handle: s.rollForward, timeout: look},
 		{Method: get, Path: "/v1/finance/journal_entries", Roles: finance | ops, handle: s.journalEntries, timeout: look},
 		{Method: get, Path: "/v1/finance/periods", Roles: finance | ops, handle: s.periods, timeout: look},
+		{Method: post, Path: "/v1/finance/periods/:legal_entity/:period/seal", Roles: finance, handle: s.sealPeriod, timeout: writeTimeout},
+		{Method: get, Path: "/v1/finance/seals", Roles: finance | ops, handle: s.listSeals, timeout: look},
+		{Method: get, Path: "/v1/finance/journal_entries/:journal_entry/proof", Roles: finance | ops, handle: s.proveEntry, timeout: look},
 		{Method: post, Path: "/v1/finance/recognise", Roles: finance, handle: s.recognise, timeout: writeTimeout},
 
 		{Method: post, Path: "/v1/api_keys", handle: s.createKey, Roles: admin, timeout: look},

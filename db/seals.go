@@ -206,6 +206,9 @@ func sealPeriod(ctx context.Context, q *sqlc.Queries, in sealing) (*seal.Seal, e
 	if err != nil {
 		return nil, err
 	}
+	if tree.Size() != size {
+		return nil, credit.Errorf(credit.SealBroken, "Of the numbers 1 to %d of %s there are %d.", size, period, tree.Size()).With("sealed", size).With("size", tree.Size())
+	}
 	next := &seal.Seal{Entity: entity, Period: in.period, Version: 1, Number: 1, Closed: in.closed, Size: size, Pack: in.pack}
 	if next.Root, err = tree.Root(size); err != nil {
 		return nil, err
@@ -251,7 +254,7 @@ func sealPeriod(ctx context.Context, q *sqlc.Queries, in sealing) (*seal.Seal, e
 	if err != nil {
 		return nil, fmt.Errorf("read the time: %w", err)
 	}
-	next.SealedAt = fromTime(at)
+	next.SealedAt = seal.Instant{Time: fromTime(at)}
 	in.sign(next)
 	document, err := next.JSON()
 	if err != nil {

@@ -34,10 +34,18 @@ type Seal struct {
 	Previous     Hash          `json:"prev_seal_hash"`       // of the entity's seal before, empty for the first one
 	TrialBalance Hash          `json:"trial_balance_sha256"` // of the entries' totals by account
 	Pack         Hash          `json:"pack_sha256"`          // of the close pack that was approved; empty: there is none
-	SealedAt     time.Time     `json:"sealed_at"`
+	SealedAt     Instant       `json:"sealed_at"`
 	KeyID        string        `json:"key_id"`
 	PublicKey    []byte        `json:"public_key"` // Ed25519, 32 bytes, base64 in JSON
 	Signature    []byte        `json:"signature"`  // of the canonical text of everything above, 64 bytes
+}
+
+// Instant is a time in UTC to the microsecond, in JSON as in canonical texts.
+type Instant struct{ time.Time }
+
+// MarshalJSON writes six places whatever they are.
+func (t Instant) MarshalJSON() ([]byte, error) {
+	return []byte(t.UTC().Format(`"` + instantLayout + `"`)), nil
 }
 
 // canonical is what is signed.
@@ -53,7 +61,7 @@ func (s *Seal) canonical() []byte {
 	w.text(s.Previous.String())
 	w.text(s.TrialBalance.String())
 	w.text(s.Pack.String())
-	w.instant(s.SealedAt)
+	w.instant(s.SealedAt.Time)
 	w.text(s.KeyID)
 	w.text(hex.EncodeToString(s.PublicKey))
 	return w.b

@@ -293,7 +293,7 @@ func newSeal(t testing.TB) (*seal.Seal, *seal.Key) {
 		t.Fatal(err)
 	}
 	s := &seal.Seal{Entity: "acme", Period: "2026-01", Version: 2, Number: 5, Closed: true, Size: 3, Root: seal.LeafHash([]byte("root")), Previous: seal.LeafHash([]byte("previous")),
-		TrialBalance: seal.LeafHash([]byte("trial balance")), Pack: seal.LeafHash([]byte("pack")), SealedAt: time.Date(2026, 2, 3, 4, 5, 6, 7000, time.UTC)}
+		TrialBalance: seal.LeafHash([]byte("trial balance")), Pack: seal.LeafHash([]byte("pack")), SealedAt: seal.Instant{Time: time.Date(2026, 2, 3, 4, 5, 6, 7000, time.UTC)}}
 	s.Sign(k)
 	return s, k
 }
@@ -320,7 +320,7 @@ func TestSealSignature(t *testing.T) {
 		"entity": func(s *seal.Seal) { s.Entity = "acm" }, "period": func(s *seal.Seal) { s.Period = "2026-02" }, "version": func(s *seal.Seal) { s.Version++ },
 		"number": func(s *seal.Seal) { s.Number++ }, "closed": func(s *seal.Seal) { s.Closed = false }, "size": func(s *seal.Seal) { s.Size-- },
 		"root": func(s *seal.Seal) { s.Root[0]++ }, "previous": func(s *seal.Seal) { s.Previous = seal.Hash{} }, "trial balance": func(s *seal.Seal) { s.TrialBalance[9]++ },
-		"pack": func(s *seal.Seal) { s.Pack[9]++ }, "instant": func(s *seal.Seal) { s.SealedAt = s.SealedAt.Add(time.Microsecond) }, "key": func(s *seal.Seal) { s.KeyID = other.KeyID },
+		"pack": func(s *seal.Seal) { s.Pack[9]++ }, "instant": func(s *seal.Seal) { s.SealedAt.Time = s.SealedAt.Add(time.Microsecond) }, "key": func(s *seal.Seal) { s.KeyID = other.KeyID },
 		"both keys": func(s *seal.Seal) { s.KeyID, s.PublicKey = other.KeyID, other.PublicKey }, "signature": func(s *seal.Seal) { s.Signature[63] ^= 1 },
 		"no signature": func(s *seal.Seal) { s.Signature = nil }, "no key": func(s *seal.Seal) { s.PublicKey = nil },
 	} {
