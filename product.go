@@ -35,16 +35,16 @@ import (
 
 // connectFlags say where everything is. They are the same for every subcommand that works on a deployment.
 type connectFlags struct {
-	DatabaseURL string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to work on. The role must be a member of tallystick_app."`
-	RedisAddr   string `env:"REDIS_ADDR" placeholder:"HOST:PORT" help:"Redis for the copy of balances; without one every balance is read from Postgres."`
-	Lanes       int    `env:"TALLYSTICK_LANES" placeholder:"N" help:"Connections that decide operations, each one transaction at a time; one for every four processors. Fewer make larger batches."`
-	FXBase      string `name:"fx-base" default:"EUR" env:"TALLYSTICK_FX_BASE" placeholder:"CODE" help:"Currency through which two others are converted when nobody quotes them against each other: the same in all processes."`
-	FXMaxAge    int    `name:"fx-max-age-days" default:"7" env:"TALLYSTICK_FX_MAX_AGE_DAYS" placeholder:"DAYS" help:"How old an exchange rate may be on the day of an event; an older one is refused. The same in all processes."`
-	sealFlags
-
+	DatabaseURL  string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to work on. The role must be a member of tallystick_app."`
+	RedisAddr    string `env:"REDIS_ADDR" placeholder:"HOST:PORT" help:"Redis for the copy of balances; without one every balance is read from Postgres."`
+	Lanes        int    `env:"TALLYSTICK_LANES" placeholder:"N" help:"Connections that decide operations, each one transaction at a time; one for every four processors. Fewer make larger batches."`
+	FXBase       string `name:"fx-base" default:"EUR" env:"TALLYSTICK_FX_BASE" placeholder:"CODE" help:"Currency through which two others are converted when nobody quotes them against each other: the same in all processes."`
+	FXMaxAge     int    `name:"fx-max-age-days" default:"7" env:"TALLYSTICK_FX_MAX_AGE_DAYS" placeholder:"DAYS" help:"How old an exchange rate may be on the day of an event; an older one is refused. The same in all processes."`
 	OTLPEndpoint string `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"Where to send traces by OTLP over HTTP; without one nothing is traced."`
 	LogFormat    string `default:"text" enum:"text,json" env:"TALLYSTICK_LOG_FORMAT" help:"Form of the log: ${enum}."`
 	LogLevel     string `default:"info" enum:"debug,info,warn,error" env:"TALLYSTICK_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
+
+	sealFlags
 }
 
 // product is what the subcommands share: connections and the balance service.
