@@ -46,6 +46,6 @@ func newAPI(p *product, f webhookFlags, maxEventsBody int64) (*api.Server, error
 	}
 	return api.New(api.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, Tracer: p.tracer(), Redis: p.pingRedis(), Version: version(),
-		Webhooks: f.allow(), MaxEventsBody: maxEventsBody,
+		Webhooks: f.allow(), MaxEventsBody: maxEventsBody, Sealer: p.sealer,
 	})
 }

@@ -22,6 +22,7 @@ type cli struct {
 	API      apiCmd      `cmd:"" name:"api" help:"Serve the HTTP API."`
 	Worker   workerCmd   `cmd:"" help:"Run the sweeps and the Temporal workers."`
 	Verify   verifyCmd   `cmd:"" help:"Recompute everything from the ledger and compare; ends with status 1 when anything differs."`
+	Audit    auditCmd    `cmd:"" help:"Prove that the journal is what was sealed, and keys to seal with."`
 	Unfreeze unfreezeCmd `cmd:"" help:"Let a customer move credits again that the auditor has frozen."`
 	Export   exportCmd   `cmd:"" help:"Write the journal of a period for other accounting systems, with a manifest."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to this release."`

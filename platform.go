@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/devstack"
 	"github.com/tallystick/tallystick/worker"
@@ -30,8 +32,13 @@ func (c *devUpCmd) platform(ctx context.Context, stack *devstack.Stack, out io.W
 		return fmt.Errorf("open the log: %w", err)
 	}
 	defer logTo.Close()
+	seals := sealFlags{SealKey: filepath.Join(c.Dir, "seal-key.pem"), SealDir: filepath.Join(c.Dir, "seals")}
+	if _, err := audit.MakeKey(seals.SealKey); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
 	p, err := openProduct(ctx, "dev", connectFlags{
 		DatabaseURL: stack.DatabaseURL, RedisAddr: stack.RedisAddr, OTLPEndpoint: c.OTLPEndpoint, LogFormat: "text", LogLevel: "info",
+		sealFlags: seals,
 	}, logTo)
 	if err != nil {
 		return err

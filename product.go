@@ -26,6 +26,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/fx"
@@ -42,6 +43,8 @@ type connectFlags struct {
 	OTLPEndpoint string `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"Where to send traces by OTLP over HTTP; without one nothing is traced."`
 	LogFormat    string `default:"text" enum:"text,json" env:"TALLYSTICK_LOG_FORMAT" help:"Form of the log: ${enum}."`
 	LogLevel     string `default:"info" enum:"debug,info,warn,error" env:"TALLYSTICK_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
+
+	sealFlags
 }
 
 // product is what the subcommands share: connections and the balance service.
@@ -52,6 +55,7 @@ type product struct {
 	store    *db.Store
 	redis    *redis.Client // nil: none
 	service  *balance.Service
+	sealer   *audit.Sealer
 }
 
 // openProduct connects and starts the balance service. name tells processes apart in traces.
@@ -69,6 +73,9 @@ func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writ
 		}
 	}()
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if p.sealer, err = audit.OpenSealer(f.SealKey, f.SealDir); err != nil {
+		return nil, err
+	}
 	var queries pgx.QueryTracer
 	if f.OTLPEndpoint != "" {
 		if p.tracing, err = startTracing(ctx, name, f.OTLPEndpoint); err != nil {

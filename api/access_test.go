@@ -61,7 +61,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/quarantined_usage/:quarantined/retry", "POST /v1/quarantined_usage/:quarantined/discard",
 			"POST /v1/finance/periods/:legal_entity/:period/close", "POST /v1/finance/periods/:legal_entity/:period/close/reject",
 			"POST /v1/finance/periods/:legal_entity/:period/reopen", "POST /v1/finance/periods/:legal_entity/:period/statements", "POST /v1/finance/journals",
-			"PUT /v1/finance/account_mappings"},
+			"PUT /v1/finance/account_mappings", "POST /v1/finance/periods/:legal_entity/:period/seal"},
 		ops: {"POST /v1/alert_rules", "PATCH /v1/alert_rules/:alert_rule", "DELETE /v1/alert_rules/:alert_rule", "POST /v1/grants/:grant/freeze",
 			"POST /v1/grants/:grant/unfreeze", "POST /v1/webhook_endpoints", "PATCH /v1/webhook_endpoints/:webhook_endpoint",
 			"DELETE /v1/webhook_endpoints/:webhook_endpoint", "POST /v1/webhook_endpoints/:webhook_endpoint/rotate_secret",

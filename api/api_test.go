@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/balance/balancetest"
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/seal"
 )
 
 // world is a server on a database of its own with a customer, "acme", who has a wallet, and with a key for every role.
@@ -38,7 +40,7 @@ func newWorld(t testing.TB) *world {
 	}
 	w := &world{World: balancetest.New(t), secret: map[string]string{}}
 	var err error
-	if w.server, err = New(Config{Service: w.Service, Store: w.Store, Log: balancetest.Log(), Version: "test",
+	if w.server, err = New(Config{Service: w.Service, Store: w.Store, Log: balancetest.Log(), Version: "test", Sealer: newSealer(t),
 		Redis: func(ctx context.Context) error { return w.Redis.Ping(ctx).Err() }}); err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +58,15 @@ func newWorld(t testing.TB) *world {
 }
 
 type object = map[string]any
+
+func newSealer(t testing.TB) *audit.Sealer {
+	t.Helper()
+	key, err := seal.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &audit.Sealer{Key: key, Dir: t.TempDir()}
+}
 
 // request is one call of the API.
 type request struct {

@@ -155,6 +155,9 @@ func (s *Server) table() []route {
 		{Method: put, Path: "/v1/finance/account_mappings", Roles: finance, handle: s.putMapping, timeout: look},
 		{Method: get, Path: "/v1/finance/exports/:system", Roles: finance | ops, handle: s.exportJournal, timeout: writeTimeout},
 		{Method: get, Path: "/v1/finance/reports/:report", Roles: finance | ops, handle: s.report, timeout: writeTimeout},
+		{Method: post, Path: "/v1/finance/periods/:legal_entity/:period/seal", Roles: finance, handle: s.sealPeriod, timeout: writeTimeout},
+		{Method: get, Path: "/v1/finance/seals", Roles: finance | ops, handle: s.listSeals, timeout: look},
+		{Method: get, Path: "/v1/finance/journal_entries/:journal_entry/proof", Roles: finance | ops, handle: s.proveEntry, timeout: look},
 		{Method: post, Path: "/v1/finance/recognise", Roles: finance, handle: s.recognise, timeout: writeTimeout},
 
 		{Method: post, Path: "/v1/api_keys", handle: s.createKey, Roles: admin, timeout: look},

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/db"
 	"github.com/tallystick/tallystick/webhook"
@@ -32,6 +33,7 @@ type Config struct {
 	Tracer   trace.TracerProvider        // nil: nothing is traced, and nothing on the way to a handler knows of traces
 	Redis    func(context.Context) error // tells whether Redis answers, for /readyz; nil: there is none
 	Version  string                      // of the program, for /readyz
+	Sealer   *audit.Sealer               // nil: nothing can be sealed
 	Webhooks webhook.Allow               // endpoints besides public ones over HTTPS
 
 	MaxEventsBody int64 // bytes of a call with usage events that is no stream; 0: DefaultEventsBody
@@ -57,6 +59,7 @@ type Server struct {
 	stopping atomic.Bool
 	webhooks webhook.Allow
 	streams  *streams
+	sealer   *audit.Sealer
 
 	maxEvents int64               // bytes of a call with usage events
 	ingesting *semaphore.Weighted // usage events under way
@@ -66,7 +69,8 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		service: cfg.Service, store: cfg.Store, log: cfg.Log, registry: cfg.Registry, redis: cfg.Redis, version: cfg.Version, tracing: cfg.Tracer != nil,
-		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks, maxEvents: cfg.MaxEventsBody, ingesting: semaphore.NewWeighted(maxIngesting),
+		keys: newKeyring(cfg.Store), names: newNames(), webhooks: cfg.Webhooks, sealer: cfg.Sealer, maxEvents: cfg.MaxEventsBody,
+		ingesting: semaphore.NewWeighted(maxIngesting),
 	}
 	if s.maxEvents == 0 {
 		s.maxEvents = DefaultEventsBody

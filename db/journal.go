@@ -12,12 +12,18 @@ import (
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/ledger"
 	"github.com/tallystick/tallystick/db/internal/sqlc"
+	"github.com/tallystick/tallystick/seal"
 )
 
-// post writes entries with their postings. The caller's transaction holds the periods that they are booked in.
+// post writes entries with their postings and the hash of both; it is the one place that does. The caller's transaction holds the periods that they
+// are booked in.
 func post(ctx context.Context, q *sqlc.Queries, entries []ledger.Entry) error {
 	if len(entries) == 0 {
 		return nil
+	}
+	at, err := q.PostingTime(ctx)
+	if err != nil {
+		return fmt.Errorf("read the time: %w", err)
 	}
 	heads := make([]sqlc.AddEntriesParams, len(entries))
 	var legs []sqlc.AddPostingsParams
@@ -30,10 +36,12 @@ func post(ctx context.Context, q *sqlc.Queries, entries []ledger.Entry) error {
 		if err != nil {
 			return err
 		}
+		sealed := seal.EntryOf(e, fromTime(at))
+		leaf := sealed.Leaf()
 		heads[i] = sqlc.AddEntriesParams{
-			ID: uuidOf(e.ID), Cause: e.Cause, Entity: e.Entity, Period: string(e.Period), ServiceOn: day, Kind: string(e.Kind),
+			ID: uuidOf(e.ID), Cause: e.Cause, Entity: e.Entity, Period: string(e.Period), ServiceOn: day, PostedAt: at, Kind: string(e.Kind),
 			CustomerID: uuidOf(e.Customer), GrantID: uuidOf(e.Grant), VerFrom: numberOf(e.VerFrom), VerTo: numberOf(e.VerTo),
-			Late: e.Late(), Reverses: uuidOf(e.Reverses),
+			Late: e.Late(), Reverses: uuidOf(e.Reverses), Leaf: leaf[:],
 		}
 		for n, p := range e.Postings {
 			legs = append(legs, sqlc.AddPostingsParams{
@@ -118,13 +126,17 @@ func (s *Store) Journal(ctx context.Context, f JournalFilter, after credit.Entry
 	}
 	for _, l := range legs {
 		e := byID[l.EntryID.Bytes]
-		e.Postings = append(e.Postings, ledger.Posting{
-			Account: ledger.Account(l.Account), Side: ledger.Side(l.Side), Money: credit.Money{Minor: l.AmountMinor, Currency: l.Currency},
-			Source: credit.Money{Minor: l.SourceMinor.Int64, Currency: l.SourceCurrency.String}, Units: credit.Amount(l.Units.Int64),
-			Product: l.Product.String, Model: l.Model.String,
-		})
+		e.Postings = append(e.Postings, postingOf(l))
 	}
 	return entries, nil
+}
+
+func postingOf(l sqlc.Posting) ledger.Posting {
+	return ledger.Posting{
+		Account: ledger.Account(l.Account), Side: ledger.Side(l.Side), Money: credit.Money{Minor: l.AmountMinor, Currency: l.Currency},
+		Source: credit.Money{Minor: l.SourceMinor.Int64, Currency: l.SourceCurrency.String}, Units: credit.Amount(l.Units.Int64),
+		Product: l.Product.String, Model: l.Model.String,
+	}
 }
 
 // queryPlanned runs a query whose filters are optional. It is planned for the values given: a plan for all values would serve none of them.

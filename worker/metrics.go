@@ -15,6 +15,7 @@ type metrics struct {
 	performed, failures                  *prometheus.CounterVec
 	waiting, oldest                      *prometheus.GaugeVec
 	quarantined, quarantinedOldest       prometheus.Gauge
+	unnumbered, unnumberedOldest         prometheus.Gauge
 
 	usageOperations          prometheus.Counter
 	usageLag                 prometheus.Histogram
@@ -50,6 +51,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		quarantinedOldest: prometheus.NewGauge(gauge("quarantine_oldest_seconds", "Age of the oldest consumption that waits until it can be priced.")),
 		oldest:            prometheus.NewGaugeVec(gauge("outbox_oldest_seconds", "Age of the oldest outbox item that waits."), []string{"topic"}),
 	}
+	m.unnumbered = prometheus.NewGauge(gauge("entries_unnumbered", "Journal entries that the sealer has given no number yet."))
+	m.unnumberedOldest = prometheus.NewGauge(gauge("entries_unnumbered_oldest_seconds", "Age of the oldest journal entry that the sealer has given no number yet."))
 	m.attempts = prometheus.NewCounterVec(counter("webhook_attempts_total", "Attempts of webhook deliveries."), []string{"outcome"})
 	m.deliveryLag = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "webhook_lag_seconds", Help: "From an event to when an endpoint had taken it.",
@@ -69,6 +72,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.usageOldest = prometheus.NewGauge(gauge("usage_oldest_seconds", "Age of the oldest operation that was not counted at the last look at all customers."))
 	if r != nil {
 		r.MustRegister(m.usageOperations, m.usageLag, m.usageBehind, m.usageOldest)
+		r.MustRegister(m.unnumbered, m.unnumberedOldest)
 		r.MustRegister(m.expired, m.forgotten, m.restored, m.frozen, m.expiryLag, m.performed, m.failures, m.waiting, m.oldest, m.quarantined, m.quarantinedOldest, m.attempts, m.deliveryLag,
 			m.deliveriesForgotten, m.webhooksWaiting, m.webhooksOldest, m.eventsWaiting, m.endpointsDisabled)
 	}

@@ -68,6 +68,8 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "forget idempotency keys", 10*time.Minute, w.forgetKeys) })
 	running.Go(func() { w.repeat(ctx, "remove old back-tests", 10*time.Minute, w.removeBacktests) })
 	running.Go(func() { w.repeat(ctx, "audit the books", 30*time.Second, w.audit) })
+	running.Go(func() { w.repeat(ctx, "number journal entries", 2*time.Second, w.numberEntries) })
+	running.Go(func() { w.repeat(ctx, "measure the sealer", 5*time.Second, w.measureSealer) })
 	running.Go(func() { w.repeat(ctx, "sweep the cache", 10*time.Second, w.sweepCache) })
 	running.Go(func() { w.repeat(ctx, "count changed usage", countPause, w.countChanged) })
 	running.Go(func() { w.repeat(ctx, "count recent usage", recentPause, w.countRecent) })

@@ -67,8 +67,8 @@ SELECT period, status FROM periods WHERE entity = @entity AND period >= @first O
 INSERT INTO periods (entity, period) VALUES (@entity, @period) ON CONFLICT (entity, period) DO NOTHING;
 
 -- name: AddEntries :copyfrom
-INSERT INTO journal_entries (id, cause, entity, period, service_on, kind, customer_id, grant_id, ver_from, ver_to, late, reverses)
-VALUES (@id, @cause, @entity, @period, @service_on, @kind, @customer_id, @grant_id, @ver_from, @ver_to, @late, @reverses);
+INSERT INTO journal_entries (id, cause, entity, period, service_on, posted_at, kind, customer_id, grant_id, ver_from, ver_to, late, reverses, leaf)
+VALUES (@id, @cause, @entity, @period, @service_on, @posted_at, @kind, @customer_id, @grant_id, @ver_from, @ver_to, @late, @reverses, @leaf);
 
 -- name: AddPostings :copyfrom
 INSERT INTO postings (entry_id, n, account, side, amount_minor, currency, source_minor, source_currency, units, product, model)

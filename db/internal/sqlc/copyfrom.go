@@ -86,6 +86,7 @@ func (r iteratorForAddEntries) Values() ([]interface{}, error) {
 		r.rows[0].Entity,
 		r.rows[0].Period,
 		r.rows[0].ServiceOn,
+		r.rows[0].PostedAt,
 		r.rows[0].Kind,
 		r.rows[0].CustomerID,
 		r.rows[0].GrantID,
@@ -93,6 +94,7 @@ func (r iteratorForAddEntries) Values() ([]interface{}, error) {
 		r.rows[0].VerTo,
 		r.rows[0].Late,
 		r.rows[0].Reverses,
+		r.rows[0].Leaf,
 	}, nil
 }
 
@@ -101,7 +103,7 @@ func (r iteratorForAddEntries) Err() error {
 }
 
 func (q *Queries) AddEntries(ctx context.Context, arg []AddEntriesParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"journal_entries"}, []string{"id", "cause", "entity", "period", "service_on", "kind", "customer_id", "grant_id", "ver_from", "ver_to", "late", "reverses"}, &iteratorForAddEntries{rows: arg})
+	return q.db.CopyFrom(ctx, []string{"journal_entries"}, []string{"id", "cause", "entity", "period", "service_on", "posted_at", "kind", "customer_id", "grant_id", "ver_from", "ver_to", "late", "reverses", "leaf"}, &iteratorForAddEntries{rows: arg})
 }
 
 // iteratorForAddPostings implements pgx.CopyFromSource.
@@ -144,4 +146,41 @@ func (r iteratorForAddPostings) Err() error {
 
 func (q *Queries) AddPostings(ctx context.Context, arg []AddPostingsParams) (int64, error) {
 	return q.db.CopyFrom(ctx, []string{"postings"}, []string{"entry_id", "n", "account", "side", "amount_minor", "currency", "source_minor", "source_currency", "units", "product", "model"}, &iteratorForAddPostings{rows: arg})
+}
+
+// iteratorForAddSealedEntries implements pgx.CopyFromSource.
+type iteratorForAddSealedEntries struct {
+	rows                 []AddSealedEntriesParams
+	skippedFirstNextCall bool
+}
+
+func (r *iteratorForAddSealedEntries) Next() bool {
+	if len(r.rows) == 0 {
+		return false
+	}
+	if !r.skippedFirstNextCall {
+		r.skippedFirstNextCall = true
+		return true
+	}
+	r.rows = r.rows[1:]
+	return len(r.rows) > 0
+}
+
+func (r iteratorForAddSealedEntries) Values() ([]interface{}, error) {
+	return []interface{}{
+		r.rows[0].Entity,
+		r.rows[0].Period,
+		r.rows[0].Seq,
+		r.rows[0].EntryID,
+		r.rows[0].Leaf,
+		r.rows[0].HashedLate,
+	}, nil
+}
+
+func (r iteratorForAddSealedEntries) Err() error {
+	return nil
+}
+
+func (q *Queries) AddSealedEntries(ctx context.Context, arg []AddSealedEntriesParams) (int64, error) {
+	return q.db.CopyFrom(ctx, []string{"sealed_entries"}, []string{"entity", "period", "seq", "entry_id", "leaf", "hashed_late"}, &iteratorForAddSealedEntries{rows: arg})
 }

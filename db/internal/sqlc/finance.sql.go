@@ -17,6 +17,7 @@ type AddEntriesParams struct {
 	Entity     string
 	Period     string
 	ServiceOn  pgtype.Date
+	PostedAt   pgtype.Timestamptz
 	Kind       string
 	CustomerID pgtype.UUID
 	GrantID    pgtype.UUID
@@ -24,6 +25,7 @@ type AddEntriesParams struct {
 	VerTo      pgtype.Int8
 	Late       bool
 	Reverses   pgtype.UUID
+	Leaf       []byte
 }
 
 const AddMark = `-- name: AddMark :exec
@@ -208,7 +210,7 @@ func (q *Queries) GrantsToRecognise(ctx context.Context, grants []pgtype.UUID) (
 }
 
 const Journal = `-- name: Journal :many
-SELECT e.id, e.no, e.cause, e.entity, e.period, e.service_on, e.posted_at, e.kind, e.customer_id, e.grant_id, e.ver_from, e.ver_to, e.late, e.reverses FROM journal_entries AS e
+SELECT e.id, e.no, e.cause, e.entity, e.period, e.service_on, e.posted_at, e.kind, e.customer_id, e.grant_id, e.ver_from, e.ver_to, e.late, e.reverses, e.leaf FROM journal_entries AS e
 WHERE e.entity = $1 AND e.no > $2
   AND ($3::text IS NULL OR e.period = $3::text)
   AND ($4::uuid IS NULL OR e.customer_id = $4::uuid)
@@ -260,6 +262,7 @@ func (q *Queries) Journal(ctx context.Context, arg JournalParams) ([]JournalEntr
 			&i.VerTo,
 			&i.Late,
 			&i.Reverses,
+			&i.Leaf,
 		); err != nil {
 			return nil, err
 		}

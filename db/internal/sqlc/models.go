@@ -493,6 +493,7 @@ type JournalEntry struct {
 	VerTo      pgtype.Int8
 	Late       bool
 	Reverses   pgtype.UUID
+	Leaf       []byte
 }
 
 type LedgerAccount struct {
@@ -711,6 +712,36 @@ type Refund struct {
 	SettlementRef    pgtype.Text
 	SettledAt        pgtype.Timestamptz
 	CreatedAt        pgtype.Timestamptz
+}
+
+type Seal struct {
+	Entity        string
+	Number        int64
+	Period        string
+	Version       int32
+	PeriodVersion int32
+	Closed        bool
+	Size          int64
+	Pack          []byte
+	Document      []byte
+	CreatedAt     pgtype.Timestamptz
+}
+
+type SealedEntry struct {
+	Entity     string
+	Period     string
+	Seq        int64
+	EntryID    pgtype.UUID
+	Leaf       []byte
+	HashedLate bool
+	NumberedAt pgtype.Timestamptz
+}
+
+type Sealer struct {
+	OnlyRow bool
+	No      int64
+	NextNo  int64
+	NextXid int64
 }
 
 type Unit struct {
