@@ -83,3 +83,44 @@ func TestDecrementAndTransfer(t *testing.T) {
 		t.Errorf("%s", have.body)
 	}
 }
+
+func TestDisputes(t *testing.T) {
+	w := newWorld(t)
+	g := w.grant(t, "100", object{"type": "purchased", "price": object{"amount": "10.00", "tax": "0.80", "currency": "USD"}})
+	body := func(status string, more object) object {
+		b := object{"reference": "dp_1", "grant": g, "status": status, "amount": "10.80", "fee": "1.50", "currency": "USD", "reason": "fraudulent"}
+		for k, v := range more {
+			b[k] = v
+		}
+		return b
+	}
+	post := func(b object) answer {
+		t.Helper()
+		return w.send(t, request{role: "finance", method: "POST", path: "/v1/disputes", key: w.newKey(), body: b})
+	}
+	for _, bad := range []object{{"currency": "EUR"}, {"status": "maybe"}, {"reference": ""}} {
+		post(body("open", bad)).problem(t, 400, credit.InvalidRequest)
+	}
+	post(body("open", object{"amount": "0"})).problem(t, 400, credit.InvalidAmount)
+	post(body("open", object{"amount": "10.81"})).problem(t, 409, credit.DisputeState)
+	post(body("open", object{"grant": credit.NewID[credit.GrantID]()})).problem(t, 404, credit.GrantNotFound)
+	opened := post(body("open", nil)).want(t, 200)
+	if opened.text(t, "frozen") != "100" || opened.text(t, "status") != "open" {
+		t.Errorf("%s", opened.body)
+	}
+	id := opened.text(t, "id")
+	post(body("lost", object{"fee": "1.51"})).problem(t, 409, credit.DisputeState)
+	if a := post(body("lost", nil)).want(t, 200); a.text(t, "id") != id || a.text(t, "status") != "lost" || a.text(t, "frozen") != "0" {
+		t.Errorf("%s", a.body)
+	}
+	post(body("open", nil)).want(t, 200)
+	post(body("won", nil)).problem(t, 409, credit.DisputeState)
+	if got := w.all(t, "/v1/disputes?customer=acme&status=lost&grant="+g, func() int { return 1 }); len(got) != 1 || got[0]["id"] != id {
+		t.Errorf("%v", got)
+	}
+	if a := w.admin(t, "GET", "/v1/disputes/"+id, nil).want(t, 200); a.text(t, "reference") != "dp_1" || a.text(t, "ended_at") == "" {
+		t.Errorf("%s", a.body)
+	}
+	w.admin(t, "GET", "/v1/disputes/dsp_1", nil).problem(t, 400, credit.InvalidID)
+	w.admin(t, "GET", "/v1/disputes/"+credit.NewID[credit.DisputeID]().String(), nil).problem(t, 404, credit.DisputeNotFound)
+}

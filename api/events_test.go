@@ -168,6 +168,19 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	happens(grantOf(moved["grant_id"].(string)), "grant.created", "grant.issued")
 	happens(grantOf(moved["from_grant_id"].(string)), "grant.transferred")
 
+	disputed := func(reference string, g object, status string) object {
+		return post("/v1/disputes", object{"reference": reference, "grant": g["id"], "status": status, "amount": "11", "currency": "USD", "reason": "Fraud"}, 200)
+	}
+	first, second := give(nil), give(nil)
+	happens(first, "grant.created", "grant.issued")
+	happens(second, "grant.created", "grant.issued")
+	happens(nil, "grant.frozen")
+	happens(disputed("dp_1", first, "open"), "dispute.opened")
+	happens(nil, "grant.unfrozen")
+	happens(disputed("dp_1", first, "won"), "dispute.won")
+	happens(nil, "grant.frozen", "dispute.opened", "grant.voided")
+	happens(disputed("dp_2", second, "lost"), "dispute.lost")
+
 	rfd, err := credit.ParseID[credit.RefundID](refund["id"].(string))
 	if err != nil {
 		t.Fatal(err)

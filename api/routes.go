@@ -77,6 +77,9 @@ func (s *Server) table() []route {
 		{Method: post, Path: "/v1/grants/:grant/decrement", Roles: support, handle: s.decrementGrant, timeout: look},
 		{Method: post, Path: "/v1/transfers", Roles: support, handle: s.createTransfer, timeout: look},
 		{Method: post, Path: "/v1/operations/:customer/:ver/corrections", Roles: support, handle: s.correctOperation, timeout: look},
+		{Method: post, Path: "/v1/disputes", Roles: manage, handle: s.recordDispute, timeout: look},
+		{Method: get, Path: "/v1/disputes", Roles: support | finance | ops, handle: s.listDisputes, timeout: look},
+		{Method: get, Path: "/v1/disputes/:dispute", Roles: support | finance | ops, handle: s.getDispute, timeout: look},
 		{Method: get, Path: "/v1/operations/:customer/:ver", Roles: support | finance | ops, handle: s.operation, timeout: look},
 
 		{Method: post, Path: "/v1/units", Roles: finance, handle: s.createUnit, timeout: look},

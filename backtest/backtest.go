@@ -159,7 +159,7 @@ const (
 var errHolds = errors.New("the customer has held credits; holds and captures are not decided again")
 
 // errMoved says the same of customers whose credits were moved by hand.
-var errMoved = errors.New("the customer's operations were corrected, or its credits transferred or decremented; these are not decided again")
+var errMoved = errors.New("the customer's operations were corrected, or its credits transferred, decremented or disputed; these are not decided again")
 
 // Run decides an operation of the period again, and takes in what was booked of it.
 func (c *Customer) Run(op *Operation) (err error) {
@@ -461,7 +461,7 @@ type changeReceipt struct {
 // change carries out an operation that is no consumption.
 func (c *Customer) change(op *Operation) error {
 	switch op.Kind {
-	case "correct", "transfer", "decrement":
+	case "correct", "transfer", "decrement", "dispute":
 		return errMoved
 	}
 	var r changeReceipt

@@ -239,6 +239,36 @@ func TestHoldsAreLeftOut(t *testing.T) {
 	}
 }
 
+// So is one whose credits were moved by hand.
+func TestWhatWasMovedByHandIsLeftOut(t *testing.T) {
+	w := balancetest.New(t, func(o *balancetest.Options) { o.NoCache = true })
+	from := time.Now().Add(-time.Hour)
+	for _, what := range []func(h balance.Header, wallet credit.WalletID, g credit.GrantID, ver int64) balance.Operation{
+		func(h balance.Header, _ credit.WalletID, _ credit.GrantID, ver int64) balance.Operation {
+			return &balance.Correct{Header: h, Ver: ver, All: true, Reason: "twice"}
+		},
+		func(h balance.Header, _ credit.WalletID, g credit.GrantID, _ int64) balance.Operation {
+			return &balance.DecrementGrant{Header: h, Grant: g, Reason: "abuse"}
+		},
+		func(h balance.Header, wallet credit.WalletID, _ credit.GrantID, _ int64) balance.Operation {
+			to := w.Wallet(t, h.Customer, func(*balance.CreateWallet) {})
+			return &balance.Transfer{Header: h, From: wallet, To: to, ToCustomer: h.Customer, Reason: "asked"}
+		},
+	} {
+		c, wallet := w.Customer(t)
+		g := w.Grant(t, c, wallet, 10*one)
+		ver := w.Do(t, w.Consume(c, one)).Ver
+		w.Do(t, what(balance.Header{Customer: c, Key: w.Key()}, wallet, g, ver))
+		b, err := w.Service.Backtest(context.Background(), backtest.Trial{}, from, time.Now().Add(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := b.Customer(context.Background(), c, func(int) {}); err == nil || !strings.Contains(err.Error(), "were corrected") {
+			t.Error(err)
+		}
+	}
+}
+
 // holdAgainstTheBooks compares what the back-test takes for booked with the ledger.
 func (s *scene) holdAgainstTheBooks(t *rapid.T, was map[credit.GrantID]backtest.Outcome, from, until time.Time) {
 	const movements = `SELECT g.id,

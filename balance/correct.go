@@ -262,7 +262,8 @@ func (o *Correct) amend(d *decision, r *db.Recorded, scale int) (a amendment, er
 		a.more = target - left
 	}
 	a.whole = o.All || a.back == left && a.more == 0 && o.Usage == nil
-	if (a.whole || o.Usage != nil) && len(last.Pricing) > 0 {
+	// What a correction took besides has no usage of its own: the quantities stay counted for as long as both are there.
+	if (a.whole || o.Usage != nil) && len(last.Pricing) > 0 && r.Kind != "correct" && r.RaisedBy == 0 {
 		a.changes, err = o.uncount(d, r, &last)
 	}
 	return a, err
@@ -271,6 +272,8 @@ func (o *Correct) amend(d *decision, r *db.Recorded, scale int) (a amendment, er
 // reprice returns what the operation should have consumed if this had been its usage, and the usage's price.
 func (o *Correct) reprice(d *decision, r *db.Recorded, first *said, scale int) (credit.Amount, []rating.Priced, error) {
 	switch {
+	case r.Kind == "correct":
+		return 0, nil, notCorrectable(r, scale, "The operation took what a correction asked for besides; correct it by credits.")
 	case len(first.Pricing) == 0:
 		return 0, nil, notCorrectable(r, scale, "The operation is of an amount, not of a usage.")
 	case len(first.Pricing) > 1:

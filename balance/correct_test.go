@@ -228,6 +228,11 @@ func TestACorrectionOfTheUsage(t *testing.T) {
 	}
 	refused(t, w, correct(w, c, ver, to(2)), credit.NotCorrectable)
 	w.Do(t, correct(w, c, up.Ver, units(one)))
+	refused(t, w, correct(w, c, up.Ver, to(2)), credit.NotCorrectable)
+	w.Do(t, correct(w, c, up.Ver, all))
+	if got := counter(); !strings.HasSuffix(got, "=14") {
+		t.Errorf("counted are %s", got)
+	}
 	// The whole of the other: its quantity is not counted any more.
 	if d := corrected(t, w.Do(t, correct(w, c, before.Ver, all))); d.GivenBack != paid(before.Ver).Format(balancetest.Scale) {
 		t.Errorf("%+v", d)

@@ -548,8 +548,8 @@ func TestFinanceRefusals(t *testing.T) {
 	c := b.Customer(dbtest.Entity)
 	g := c.Grant(on(1, 1), credit.Grant{Amount: 10, Price: usd(100)})
 	c.Use(on(1, 2), g, 1, nil)
-	c.Do(dbtest.Operation{Kind: "consume", At: on(1, 3), Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "transferred", Amount: 1}}})
-	if _, err := s.RecogniseCustomer(ctx, c.ID); err == nil || credit.CodeOf(err) != "" || !strings.Contains(err.Error(), "transferred") {
+	c.Do(dbtest.Operation{Kind: "consume", At: on(1, 3), Moves: []dbtest.Move{{Grant: g, Debit: "consumed", Credit: "expired", Amount: 1}}})
+	if _, err := s.RecogniseCustomer(ctx, c.ID); err == nil || credit.CodeOf(err) != "" || !strings.Contains(err.Error(), "from consumed to expired") {
 		t.Errorf("an unknown movement: %v", err)
 	}
 	same(t, "journal", journal(t, s, db.JournalFilter{Customer: c.ID}), "")

@@ -55,7 +55,13 @@ func newBooks(t *testing.T) *books {
 	other := b.Customer("kk")
 	yen := other.Grant(on(1, 1), credit.Grant{Amount: 7, Price: credit.Money{Minor: 100, Currency: "JPY"}})
 	other.Use(on(1, 1), yen, 3, nil)
-	for _, x := range []*dbtest.Customer{c, other} {
+	third := b.Customer(dbtest.Entity)
+	wrong := third.Grant(on(1, 1), credit.Grant{Amount: 100, Price: usd(1000)})
+	third.Use(on(1, 2), wrong, 60, nil)
+	third.Correct(on(1, 3), third.Ver, 60, wrong, 20, on(1, 2), nil)
+	third.Transfer(on(1, 4), wrong, 30)
+	third.Dispute(on(1, 5), third.Grant(on(1, 4), credit.Grant{Amount: 100, Price: usd(1000)}))
+	for _, x := range []*dbtest.Customer{c, other, third} {
 		if _, err := s.RecogniseCustomer(ctx, x.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +112,7 @@ func TestPlantedBreaks(t *testing.T) {
 	const (
 		entries, grants, movements, histories = "journal entries balance", "grants conserve", "movements leave what they say", "histories have no gap"
 		operations, keys, refunds             = "operations move what they say", "keys answer with their own operation", "refunds are of what was taken back"
+		corrections, transfers                = "corrections are of what was consumed", "transfers arrive"
 		ahead, subLedger, accounts            = "nothing is posted ahead", "sub-ledger is what was posted", "control accounts equal sub-ledgers"
 		uncounted, sliced, hours              = "no usage is counted ahead", "usage slices are what was consumed", "usage hours are the sums of slices"
 	)
@@ -155,6 +162,11 @@ func TestPlantedBreaks(t *testing.T) {
 		{"a refund of more", "UPDATE refunds SET units = units + 1 WHERE id = $3", []string{refunds}, refund, "is of 51 credits, its operation took 50"},
 		{"a refund of more money than was paid", "UPDATE refunds SET money_minor = 9999 WHERE id = $3", []string{refunds}, refund, "its price was 9999"},
 		{"a refund paid and not posted", "UPDATE refunds SET status = 'settled', settled_at = now() WHERE id = $3", []string{accounts}, nothing, "acme 2020 the sub-ledger is"},
+		{"a correction forgotten", "UPDATE corrected_operations SET corrected = corrected - 1", []string{corrections}, nothing, "19 were given back, its corrections moved 20"},
+		{"a correction of more", "ALTER TABLE corrected_operations DROP CONSTRAINT corrected_within; UPDATE corrected_operations SET corrected = 61",
+			[]string{corrections}, nothing, "61 were given back of 60"},
+		{"a transfer that comes from nowhere", "UPDATE grants SET from_grant = NULL, from_ver = NULL WHERE from_grant IS NOT NULL", []string{transfers}, nothing, "other grants have 0 of them"},
+		{"a dispute that was won and not posted", "UPDATE disputes SET status = 'won', ended_ver = opened_ver, ended_at = opened_at", []string{accounts}, nothing, "acme 1130 the sub-ledger is"},
 		{"posted ahead", "UPDATE recognition_marks SET ver = 9999 WHERE customer_id = $2", []string{ahead, subLedger}, customer, "up to operation 9999"},
 		{"counted ahead", "UPDATE usage_marks SET ver = 9999 WHERE customer_id = $2", []string{uncounted, sliced}, customer, "up to operation 9999"},
 		{"a slice changed", "UPDATE usage_slices SET consumed = consumed + 1 WHERE customer_id = $2 AND model = 'small'",

@@ -70,6 +70,15 @@ func TestEntries(t *testing.T) {
 		{"void of an unpaid grant", Void(fact, TradeReceivable, Return{Units: 9, Carrying: usd(90), Tax: usd(7), Owed: usd(97)}),
 			"dr 2010 0.90 9u; dr 2030 0.07; cr 1110 0.97"},
 		{"void of a concession", Void(fact, ConcessionContra, Return{Units: 9, Carrying: usd(90), Owed: usd(90)}), "dr 2010 0.90 9u; cr 4095 0.90"},
+		{"decrement", Decrement(fact, 250, 25), "dr 2010 2.50 25u; cr 4010 2.50 25u"},
+		{"transfer, out", TransferOut(fact, eur(4400, 4000), 400), "dr 2010 44.00 (EUR 40.00) 400u; cr 2011 44.00 (EUR 40.00) 400u"},
+		{"transfer, in", TransferIn(fact, usd(4400), 400), "dr 2011 44.00 400u; cr 2010 44.00 400u"},
+		{"transfer of what cost nothing", TransferOut(fact, usd(0), 400), ""},
+		{"dispute opened", DisputeOpened(fact, usd(10800), usd(1500)), "dr 1130 108.00; dr 6030 15.00; cr 1020 123.00"},
+		{"dispute won", DisputeWon(fact, usd(10800)), "dr 1020 108.00; cr 1130 108.00"},
+		{"dispute lost", DisputeLost(fact, usd(10800), 800, 3750, 450), "dr 2010 37.50 450u; dr 2030 8.00; dr 4091 62.50; cr 1130 108.00"},
+		{"dispute lost of a part, little used", DisputeLost(fact, usd(2000), 0, 3750, 450), "dr 2010 37.50 450u; cr 4091 17.50; cr 1130 20.00"},
+		{"clawback", Clawback(fact, 40, 4), "dr 2010 0.40 4u; cr 4091 0.40"},
 		{"settlement", Settlement(fact, Cash, eur(4800, 4000)), "dr 2020 48.00 (EUR 40.00); cr 1010 48.00 (EUR 40.00)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,6 +116,9 @@ func TestEntriesBalance(t *testing.T) {
 			Purchase(fact, ProcessorClearing, sum.Draw(t, "price"), sum.Draw(t, "tax"), 1),
 			ConcessionGrant(fact, sum.Draw(t, "value"), 1),
 			Recognition(fact, amount, shares), OverageUse(fact, amount, shares), Expiry(fact, amount, 1),
+			Decrement(fact, amount, 1), TransferOut(fact, sum.Draw(t, "moved"), 1), TransferIn(fact, sum.Draw(t, "arrived"), 1), Clawback(fact, amount, 1),
+			DisputeOpened(fact, sum.Draw(t, "disputed"), sum.Draw(t, "fee")), DisputeWon(fact, sum.Draw(t, "won")),
+			DisputeLost(fact, sum.Draw(t, "lost"), minor.Draw(t, "its tax"), minor.Draw(t, "its carrying amount"), 1),
 			Refund(fact, back), Void(fact, RefundLiability, back), Settlement(fact, Cash, sum.Draw(t, "paid")),
 		}
 		for _, e := range entries {

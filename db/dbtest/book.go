@@ -1,6 +1,7 @@
 package dbtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -109,7 +110,7 @@ type Operation struct {
 	At, ServiceAt time.Time
 	Dims          credit.Dimensions
 	Moves         []Move
-	Receipt       string
+	Receipt       string // "": {}
 	// Then runs in the same transaction, after the rows of the operation; nil: nothing.
 	Then func(tx pgx.Tx, ver int64) error
 }
@@ -131,16 +132,13 @@ func (c *Customer) Do(o Operation) {
 	if len(o.Dims) > 0 {
 		dims, _ = json.Marshal(o.Dims)
 	}
-	if o.Receipt == "" {
-		o.Receipt = "{}"
-	}
 	ver, key := c.Ver+1, fmt.Sprintf("%s/%d", c.ID, c.Ver+1)
 	digest := sha256.Sum256([]byte(key))
 	err := c.b.Store.Tx(context.Background(), func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT 1 FROM customer_heads WHERE customer_id = $1 FOR UPDATE", c.ID[:])
 		batch.Queue(`INSERT INTO operations (customer_id, ver, kind, amount, at, service_at, actor, request_id, key, unit, dims, receipt)
-			VALUES ($1, $2, $3, $4, $5, $6, 0, $1, $7, $8, $9, $10)`, c.ID[:], ver, o.Kind, total, o.At, o.ServiceAt, key, Unit, dims, o.Receipt)
+			VALUES ($1, $2, $3, $4, $5, $6, 0, $1, $7, $8, $9, $10)`, c.ID[:], ver, o.Kind, total, o.At, o.ServiceAt, key, Unit, dims, []byte(cmp.Or(o.Receipt, "{}")))
 		batch.Queue("INSERT INTO idempotency_keys (digest, request, customer_id, ver, status) VALUES ($1, $1, $2, $3, 200)", digest[:16], c.ID[:], ver)
 		for n, m := range o.Moves {
 			g := m.Grant
@@ -246,6 +244,45 @@ func (c *Customer) convert(m credit.Money, rate decimal.Decimal) int64 {
 func (c *Customer) Use(at time.Time, g *credit.Grant, n credit.Amount, d credit.Dimensions) {
 	c.b.t.Helper()
 	c.Do(Operation{Kind: "consume", At: at, Dims: d, Moves: []Move{{g, "available", "consumed", n}}})
+}
+
+// Correct gives back to a grant what an operation of n credits consumed of it.
+func (c *Customer) Correct(at time.Time, ver int64, of credit.Amount, g *credit.Grant, n credit.Amount, serviceAt time.Time, d credit.Dimensions) {
+	c.b.t.Helper()
+	c.Do(Operation{Kind: "correct", At: at, ServiceAt: serviceAt, Dims: d, Receipt: fmt.Sprintf(`{"corrects":"%s/%d"}`, c.ID, ver),
+		Moves: []Move{{g, "consumed", "available", n}}, Then: func(tx pgx.Tx, _ int64) error {
+			_, err := tx.Exec(context.Background(), "INSERT INTO corrected_operations (customer_id, ver, amount, corrected, whole) VALUES ($1, $2, $3, $4, false)",
+				c.ID[:], ver, of, n)
+			return err
+		}})
+}
+
+// Transfer moves credits of a grant into a new one of the same customer.
+func (c *Customer) Transfer(at time.Time, g *credit.Grant, n credit.Amount) *credit.Grant {
+	c.b.t.Helper()
+	gone := g.Granted - g.Available - g.Held
+	part := func(total int64) int64 { return recognition.Slice(total, g.Granted, gone, gone+n) }
+	out := c.Pending(at, credit.Grant{Type: g.Type, Amount: n, Price: credit.Money{Minor: part(g.Price.Minor), Currency: g.Price.Currency}, Tax: part(g.Tax), FXRate: g.FXRate})
+	out.Status = credit.StatusOpen
+	c.Do(Operation{Kind: "transfer", At: at, Moves: []Move{{g, "available", "transferred", n}, {out, "issued", "available", n}}, Then: func(tx pgx.Tx, ver int64) error {
+		_, err := tx.Exec(context.Background(), "UPDATE grants SET status = 'open', issued_at = $2, basis_minor = $3, from_grant = $4, from_ver = $5 WHERE id = $1",
+			out.ID[:], at, part(g.Basis), g.ID[:], ver)
+		return err
+	}})
+	return out
+}
+
+// Dispute opens a dispute of a grant's whole payment.
+func (c *Customer) Dispute(at time.Time, g *credit.Grant) credit.DisputeID {
+	c.b.t.Helper()
+	id := credit.NewID[credit.DisputeID]()
+	c.Do(Operation{Kind: "dispute", At: at, Then: func(tx pgx.Tx, ver int64) error {
+		_, err := tx.Exec(context.Background(), `INSERT INTO disputes (id, reference, customer_id, grant_id, status, currency, amount_minor, fee_minor, basis_minor,
+			tax_basis_minor, fee_basis_minor, was_frozen, reason, opened_ver, opened_at) VALUES ($1, $2, $3, $4, 'open', $5, $6, 0, $7, $8, 0, false, 'fraudulent', $9, $10)`,
+			id[:], id.String(), c.ID[:], g.ID[:], g.Price.Currency, g.Price.Minor+g.Tax, g.Basis+g.TaxBasis, g.TaxBasis, ver, at)
+		return err
+	}})
+	return id
 }
 
 // Expire expires what a grant has left, at its expiry.
