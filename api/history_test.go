@@ -231,7 +231,7 @@ func TestPagesMakeTheWholeList(t *testing.T) {
 	w.admin(t, "POST", "/v1/finance/recognise", nil).want(t, 200)
 	lists := map[string]int{
 		"/v1/customers": 13, "/v1/customers/acme/members": 12, "/v1/wallets": 13, "/v1/wallets?customer=acme": 13, "/v1/units": 13, "/v1/legal_entities": 13,
-		"/v1/rate_cards": 13, "/v1/rate_cards/standard/versions": 13, "/v1/api_keys": 17, "/v1/grants": 12, "/v1/grants?customer=acme&state=active": 12,
+		"/v1/rate_cards": 13, "/v1/rate_cards/standard/versions": 13, "/v1/api_keys": 12 + len(RoleNames), "/v1/grants": 12, "/v1/grants?customer=acme&state=active": 12,
 		"/v1/refunds": 12, "/v1/refunds?customer=acme&status=awaiting_settlement": 12, "/v1/notifications": 12, "/v1/notifications?customer=acme": 12,
 		"/v1/audit": -1, "/v1/audit?action=refund": 12, "/v1/customers/acme/history": -1, "/v1/finance/journal_entries?legal_entity=main": -1,
 		"/v1/finance/journal_entries?legal_entity=main&account=4010": 0, "/v1/finance/roll_forward?legal_entity=main&by=grant": 12,

@@ -238,7 +238,7 @@ func TestALostCloseIsRestored(t *testing.T) {
 // A worker that is killed right after any step, before anybody hears of it, changes nothing of what comes out: the same pack, and nothing booked twice.
 func TestCloseSurvivesEveryKill(t *testing.T) {
 	if testing.Short() {
-		t.Skip("every kill is noticed after five seconds")
+		t.Skip("every kill is noticed after ten seconds")
 	}
 	c := newCloser(t)
 	c.start()

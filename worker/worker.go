@@ -266,6 +266,7 @@ func (w *worker) newSDKWorker(queue string, fatal func(error)) sdk.Worker {
 		MaxConcurrentActivityExecutionSize:     32, // each holds a database connection at most
 		MaxConcurrentWorkflowTaskExecutionSize: 64,
 		WorkerStopTimeout:                      10 * time.Second,
+		MaxHeartbeatThrottleInterval:           2 * time.Second, // the shortest timeout of heartbeats is 10 s; by default 8 s would pass between two
 		OnFatalError:                           fatal,
 	})
 }

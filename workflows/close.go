@@ -261,7 +261,7 @@ func (c *periodClose) show(ctx workflow.Context) {
 func withCloseActivity(ctx workflow.Context, summary string) workflow.Context {
 	o := workflow.GetActivityOptions(withActivity(ctx, summary))
 	o.StartToCloseTimeout = 2 * time.Hour
-	o.HeartbeatTimeout = 5 * time.Second
+	o.HeartbeatTimeout = 10 * time.Second
 	return workflow.WithActivityOptions(ctx, o)
 }
 
