@@ -61,11 +61,11 @@ const (
 	PackChanged         Code = "pack_changed"    // another close pack is in review than the one that was approved
 	SecondPerson        Code = "second_person"   // somebody else has to decide
 	JournalNotFound     Code = "journal_not_found"
-	JournalState        Code = "journal_state"       // a manual journal was decided
-	AccountNotMapped    Code = "account_not_mapped"  // another accounting system has no name for it
-	NotExportable       Code = "not_exportable"      // the format of another accounting system cannot take it
-	NotSealed           Code = "not_sealed"  // no seal covers the journal entry yet
-	SealBroken          Code = "seal_broken" // the books are not what was sealed
+	JournalState        Code = "journal_state"      // a manual journal was decided
+	AccountNotMapped    Code = "account_not_mapped" // another accounting system has no name for it
+	NotExportable       Code = "not_exportable"     // the format of another accounting system cannot take it
+	NotSealed           Code = "not_sealed"         // no seal covers the journal entry yet
+	SealBroken          Code = "seal_broken"        // the books are not what was sealed
 	NoSealingKey        Code = "no_sealing_key"
 	DraftChanged        Code = "draft_changed"       // since it was reviewed
 	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
