@@ -38,7 +38,7 @@ func TestImportSubcommand(t *testing.T) {
 	if err := os.WriteFile(file, z.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"import", file, "--source=books", "--column=id=number;customer=account", "--batch=100"}
+	args := []string{"import", file, "--source=books", "--column=id=number", "--column", "customer=account", "--batch=100"}
 	out, _, err := runWith(t, map[string]string{"TALLYSTICK_DIR": dir}, args...)
 	var status exitCode
 	if !errors.As(err, &status) || status != statusRefused {

@@ -204,8 +204,10 @@ func (a *answering) stream(ctx context.Context) error {
 			}
 		}
 		switch {
-		case err == nil:
+		case err == nil && !a.s.stopping.Load():
 			continue
+		case err == nil: // what was not answered is sent again, to another process
+			return nil
 		case err == io.EOF && a.events == 0:
 			return credit.Invalid("", "There are no events.")
 		case err != io.EOF && a.c.status == 0:

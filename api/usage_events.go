@@ -344,6 +344,9 @@ func (f *eventsFormat) readCloud(text string) usageEvent {
 // headerCloud reads a CloudEvent in the binary mode of CloudEvents' HTTP binding: attributes are headers, data is the body.
 func (f *eventsFormat) headerCloud(h http.Header, data string) usageEvent {
 	var a cloudAttributes
+	if len(data) > maxEvent {
+		return usageEvent{err: credit.Errorf(credit.TooLarge, "The event is larger than %d bytes.", maxEvent).With("limit", maxEvent)}
+	}
 	for name, values := range h {
 		lower := strings.ToLower(name)
 		if !strings.HasPrefix(lower, "ce-") {
@@ -391,11 +394,19 @@ func (f *eventsFormat) ofCloud(a *cloudAttributes, data string) usageEvent {
 		}
 		switch a.kind {
 		case cloudResponse:
-			if !strings.HasPrefix(strings.TrimSpace(data), "{") || !json.Valid([]byte(data)) {
+			if !strings.HasPrefix(strings.TrimSpace(data), "{") || !clean(data) || !json.Valid([]byte(data)) {
 				return credit.Invalid("/data", "This must be the response of a provider, an object.")
 			}
 			if a.provider == "" {
 				return credit.Invalid("/provider", "The extension attribute provider says whose response it is.")
+			}
+			for _, f := range []struct {
+				at, value string
+				limit     int
+			}{{"/provider", a.provider, maxProviderName}, {"/model", a.model, maxModelName}, {"/flavour", a.flavour, maxFlavourName}} {
+				if len(f.value) > f.limit || !printable(f.value) || f.value != "" && strings.TrimSpace(f.value) == "" {
+					return credit.Invalid(f.at, "This must be 1 to %d printable bytes.", f.limit)
+				}
 			}
 			e.in.response = &provider.Response{Provider: a.provider, Model: a.model, Flavour: a.flavour, Body: []byte(data)}
 		case cloudLiteLLM:
@@ -628,8 +639,8 @@ func liteTime(p litePayload) (time.Time, error) {
 	for _, name := range []string{"endTime", "startTime"} {
 		switch v := p[name].(type) {
 		case json.Number:
-			d, err := decimal.NewFromString(v.String())
-			if err == nil && d.Exponent() > -40 && d.Exponent() < 12 && d.IsPositive() && d.LessThan(decimal.New(1, 11)) {
+			d, err := decimal.NewFromString(v.String()[:min(len(v), 40)])
+			if err == nil && len(v) <= 40 && d.Exponent() > -40 && d.Exponent() < 12 && d.IsPositive() && d.LessThan(decimal.New(1, 11)) {
 				return time.UnixMicro(d.Shift(6).IntPart()).UTC(), nil
 			}
 		case string:
@@ -676,7 +687,7 @@ func (m *liteMapping) use(in *consumption, counts litePayload, model, by string,
 			}
 		}
 	}
-	if model == "" || len(model) > maxModelName || !printable(model) || len(by) > maxProviderName || !printable(by) {
+	if strings.TrimSpace(model) == "" || len(model) > maxModelName || !printable(model) || len(by) > maxProviderName || !printable(by) || by != "" && strings.TrimSpace(by) == "" {
 		return credit.Invalid("/model", "The event names a model of 1 to %d printable bytes.", maxModelName)
 	}
 	if m.meter == "" {

@@ -60,7 +60,9 @@ func (s *Store) QuarantineEvents(ctx context.Context, events []QuarantinedEvent,
 			return err
 		}
 		for _, digest := range taken {
-			if k := keeps[digest.Bytes]; k.fresh {
+			k := keeps[digest.Bytes]
+			k.taken = true
+			if k.fresh {
 				err = q.AddQuarantinedEvent(ctx, sqlc.AddQuarantinedEventParams{ID: uuidOf(k.row.ID), CustomerID: uuidOf(k.row.Customer), Named: textOf(k.row.Named), Digest: digest,
 					Key: k.row.Key, Actor: k.row.Actor, RequestID: pgtype.UUID{Bytes: k.row.RequestID, Valid: true}, Body: k.row.Body, ServiceAt: timeOf(k.row.ServiceAt),
 					At: timeOf(k.row.At), Code: string(k.row.Code), Detail: k.row.Detail})
@@ -84,11 +86,11 @@ func (s *Store) QuarantineEvents(ctx context.Context, events []QuarantinedEvent,
 			k, ok := answers[digest]
 			switch {
 			case !ok: // a refusal that was forgotten this very moment
-				return errors.New("the key of an event vanished")
+				return credit.Errorf(credit.NotExecuted, "Another attempt has just been forgotten; repeat the event.")
 			case k.Request.Bytes != events[i].Request:
 				out[i] = EventAnswer{Mismatch: true}
 			default:
-				first := keeps[digest].fresh && firsts[digest] == i && slices.ContainsFunc(taken, func(d pgtype.UUID) bool { return d.Bytes == digest })
+				first := keeps[digest].fresh && keeps[digest].taken && firsts[digest] == i
 				out[i] = EventAnswer{Status: int(k.Status), Body: []byte(k.Answer), Replayed: !first}
 			}
 		}
@@ -102,6 +104,7 @@ type keeping struct {
 	row     QuarantinedRow
 	request [16]byte
 	fresh   bool
+	taken   bool // its key was free
 }
 
 // firstOfEach returns where each key comes first, and the keys in the order in which they are locked.
@@ -139,8 +142,7 @@ func take(ctx context.Context, q *sqlc.Queries, digests []pgtype.UUID, keeps map
 	return taken, nil
 }
 
-// AssignQuarantined gives quarantined usage the customer that it names, unless it has one. It is refused with customer_not_found when there is none; that
-// is noted as a try.
+// AssignQuarantined gives quarantined usage the customer that it names, unless it has one. It is refused with customer_not_found when there is none.
 func (s *Store) AssignQuarantined(ctx context.Context, row QuarantinedRow, customer credit.CustomerID) error {
 	missing := false
 	err := s.Tx(ctx, func(tx pgx.Tx) error {

@@ -30,20 +30,20 @@ func texts(t *testing.T, f *File, body string) []string {
 func TestRead(t *testing.T) {
 	long := strings.Repeat("x", maxEvent+2)
 	for _, c := range []struct {
-		file File
+		file *File
 		body string
 		want []string
 	}{
-		{File{Format: NDJSON}, "\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"b\":\n" + long + "\nlast", []string{`{"a":1}`, `{"b":`, "too long", "last"}},
-		{File{Format: NDJSON}, "", nil},
-		{File{Format: JSON}, " [ {\"a\": \"x\\n\",\n \"b\": [1, 2]} , 7, \"" + long + "\"]\n", []string{`{"a":"x\n","b":[1,2]}`, "7", "too long"}},
-		{File{Format: JSON}, "[]", nil},
-		{File{Format: CSV}, "id,source,customer,time,unit,amount,dimension.model,note\n1,app,acme,t,CRD,2,\"a\nb\",-\n2,,acme,t,,,,\n", []string{
+		{&File{Format: NDJSON}, "\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"b\":\n" + long + "\nlast", []string{`{"a":1}`, `{"b":`, "too long", "last"}},
+		{&File{Format: NDJSON}, "", nil},
+		{&File{Format: JSON}, " [ {\"a\": \"x\\n\",\n \"b\": [1, 2]} , 7, \"" + long + "\"]\n", []string{`{"a":"x\n","b":[1,2]}`, "7", "too long"}},
+		{&File{Format: JSON}, "[]", nil},
+		{&File{Format: CSV}, "id,source,customer,time,unit,amount,dimension.model,note\n1,app,acme,t,CRD,2,\"a\nb\",-\n2,,acme,t,,,,\n", []string{
 			`{"amount":"2","customer":"acme","dimensions":{"model":"a\nb"},"id":"1","source":"app","time":"t","unit":"CRD"}`, `{"customer":"acme","id":"2","time":"t"}`}},
-		{File{Format: CSV, Source: "file", Columns: map[string]string{"customer": "account", "quantity": "amount", "dimension.region": "Where"}},
+		{&File{Format: CSV, Source: "file", Columns: map[string]string{"customer": "account", "quantity": "amount", "dimension.region": "Where"}},
 			"account,id,when,time,amount,Where\nacme,1,x,t,5,eu\n", []string{`{"customer":"acme","dimensions":{"region":"eu"},"id":"1","quantity":"5","source":"file","time":"t"}`}},
 	} {
-		if got := texts(t, &c.file, c.body); !slices.Equal(got, c.want) {
+		if got := texts(t, c.file, c.body); !slices.Equal(got, c.want) {
 			t.Errorf("%.60q is %.300q, not %q", c.body, got, c.want)
 		}
 	}
@@ -51,14 +51,14 @@ func TestRead(t *testing.T) {
 
 func TestReadRefuses(t *testing.T) {
 	for _, c := range []struct {
-		file       File
+		file       *File
 		body, want string
 	}{
-		{File{Format: JSON}, "{}", "no JSON list"}, {File{Format: JSON}, "[1,", "byte"}, {File{Format: JSON}, "[1", "end"}, {File{Format: JSON}, "[1]2", "goes on"},
-		{File{Format: CSV}, "", "header"}, {File{Format: CSV}, "id,time\n", "no column for customer"}, {File{Format: CSV}, "id,id,customer,time\n", "two columns"},
-		{File{Format: CSV}, "id,customer,time\n1,2\n", "wrong number of fields"},
-		{File{Format: CSV, Columns: map[string]string{"customer": "x"}}, "id,customer,time\n", `no column "x"`},
-		{File{Format: CSV, Columns: map[string]string{"colour": "id"}}, "id,customer,time\n", "no field"},
+		{&File{Format: JSON}, "{}", "no JSON list"}, {&File{Format: JSON}, "[1,", "byte"}, {&File{Format: JSON}, "[1", "end"}, {&File{Format: JSON}, "[1]2", "goes on"},
+		{&File{Format: CSV}, "", "header"}, {&File{Format: CSV}, "id,time\n", "no column for customer"}, {&File{Format: CSV}, "id,id,customer,time\n", "two columns"},
+		{&File{Format: CSV}, "id,customer,time\n1,2\n", "wrong number of fields"},
+		{&File{Format: CSV, Columns: map[string]string{"customer": "x"}}, "id,customer,time\n", `no column "x"`},
+		{&File{Format: CSV, Columns: map[string]string{"colour": "id"}}, "id,customer,time\n", "no field"},
 	} {
 		err := c.file.parse(strings.NewReader(c.body), func(record) error { return nil })
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -11,7 +11,7 @@ ON CONFLICT (digest) DO NOTHING RETURNING digest;
 
 -- name: LockKeys :many
 -- The lock makes a transaction that only repeats an answer wait for the standby when it commits, as the one did that gave it.
-SELECT k.digest, k.request, k.status, coalesce(k.ver, 0)::bigint AS ver, coalesce(k.response, o.receipt::text)::text AS answer
+SELECT k.digest, k.request, k.status, coalesce(k.response, o.receipt::text)::text AS answer
 FROM idempotency_keys AS k LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY(@digests::uuid[]) ORDER BY k.digest FOR UPDATE OF k;
 

@@ -154,7 +154,7 @@ func (q *Queries) KnownQuarantined(ctx context.Context, digests []pgtype.UUID) (
 }
 
 const LockKeys = `-- name: LockKeys :many
-SELECT k.digest, k.request, k.status, coalesce(k.ver, 0)::bigint AS ver, coalesce(k.response, o.receipt::text)::text AS answer
+SELECT k.digest, k.request, k.status, coalesce(k.response, o.receipt::text)::text AS answer
 FROM idempotency_keys AS k LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY($1::uuid[]) ORDER BY k.digest FOR UPDATE OF k
 `
@@ -163,7 +163,6 @@ type LockKeysRow struct {
 	Digest  pgtype.UUID
 	Request pgtype.UUID
 	Status  int16
-	Ver     int64
 	Answer  string
 }
 
@@ -181,7 +180,6 @@ func (q *Queries) LockKeys(ctx context.Context, digests []pgtype.UUID) ([]LockKe
 			&i.Digest,
 			&i.Request,
 			&i.Status,
-			&i.Ver,
 			&i.Answer,
 		); err != nil {
 			return nil, err
