@@ -30,6 +30,7 @@ type (
 	costsKind    struct{}
 	keptKind     struct{}
 	backtestKind struct{}
+	limitKind    struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -48,6 +49,7 @@ func (endpointKind) prefix() string { return "whk" }
 func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
+func (limitKind) prefix() string    { return "lmt" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -67,6 +69,7 @@ type (
 	CostDraftID  = ID[costsKind]    // of a draft of a cost catalogue
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
 	BacktestID   = ID[backtestKind]
+	LimitID      = ID[limitKind]
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
