@@ -65,6 +65,9 @@ type want struct {
 	counters []rating.CounterKey
 	drawn    string         // a unit: the grants that something of it was drawn from
 	refunded credit.GrantID // what was refunded of a grant
+	windows  []db.WindowRef
+	zone     bool // of the legal entity
+	member   credit.MemberID
 }
 
 func (*want) Error() string { return "more of the customer must be read first" }
@@ -139,6 +142,21 @@ func (c *customer) keys(book *rating.Book, o *Consume, lines []rating.Line) []ra
 func (b *batch) fetch(ctx context.Context, c *customer, w *want) error {
 	if w.drawn != "" {
 		return b.fetchDrawn(ctx, c, w.drawn)
+	}
+	switch {
+	case len(w.windows) > 0:
+		return b.fetchWindows(ctx, c, w.windows)
+	case w.zone:
+		zone, err := b.lane.conn.Zone(ctx, c.id)
+		c.zone = zone
+		return err
+	case !w.member.IsZero():
+		m, err := b.lane.conn.Member(ctx, c.id, w.member)
+		if c.members == nil {
+			c.members = make(map[credit.MemberID]*db.MemberRow)
+		}
+		c.members[w.member] = m
+		return err
 	}
 	if w.refunded.IsZero() {
 		return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})

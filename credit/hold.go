@@ -52,5 +52,6 @@ func (h *Hold) Left() Amount { return h.Amount - h.Captured - h.Released }
 func (h *Hold) Clone() *Hold {
 	c := *h
 	c.Lines = append([]HoldLine(nil), h.Lines...)
+	c.Gates = append([]HoldGate(nil), h.Gates...)
 	return &c
 }

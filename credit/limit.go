@@ -184,7 +184,9 @@ type Limit struct {
 	Window     Window
 	WarnAt     []int // percent of the amount, 1 to 99, ascending; nil: none
 	CreatedAt  time.Time
+	CreatedVer int64     // the customer's operation that made it: it counts those after it
 	EndedAt    time.Time // zero: it is in force
+	EndedVer   int64
 }
 
 // Of returns the subject for which a limit counts a usage: "" for a customer, the id of the member, the value of the dimension. It is false when the limit
@@ -222,7 +224,8 @@ type LimitWindow struct {
 	Start      time.Time
 	Used, Held Amount // consumed; set aside by holds that are open
 	Carried    Amount // of a rolling window: what the slots before it that still counted had when it was last taken from
-	Bound      Amount // what Carried, Used and Held must not exceed together: the limit's amount, or what was taken when it was lowered; 0 of a soft limit
+	Bound      Amount // what Carried, Used and Held must not exceed together: the limit's amount, or what was taken when it was lowered
+	Soft       bool   // it is not bounded: the limit is soft
 	Told       int    // the highest threshold that was told of, percent
 }
 
@@ -296,11 +299,19 @@ func (g *Gate) FreeAt(t time.Time, windows []LimitWindow, amount Amount) time.Ti
 	return time.Time{}
 }
 
+// Percent returns how much of the limit an amount is, 0 to 100, rounded down.
+func (l *Limit) Percent(taken Amount) int {
+	if taken >= l.Amount {
+		return 100
+	}
+	return int(taken * 100 / l.Amount)
+}
+
 // Crossed returns the thresholds, ascending and 100 for the limit itself, that lie above what was told and that what is taken has come to.
 func (g *Gate) Crossed() []int {
 	var crossed []int
 	for _, percent := range append(slices.Clone(g.Limit.WarnAt), 100) {
-		if percent > g.Told && (g.Used+g.Held)*100 >= g.Limit.Amount*Amount(percent) {
+		if percent > g.Told && g.Limit.Percent(g.Used+g.Held) >= percent {
 			crossed = append(crossed, percent)
 		}
 	}

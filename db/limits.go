@@ -47,7 +47,9 @@ func readGates(b []byte) (*CustomerGates, error) {
 			LengthSeconds pgtype.Int4        `json:"length_seconds"`
 			WarnAt        []int16            `json:"warn_at"`
 			CreatedAt     pgtype.Timestamptz `json:"created_at"`
+			CreatedVer    int64              `json:"created_ver"`
 			EndedAt       pgtype.Timestamptz `json:"ended_at"`
+			EndedVer      pgtype.Int8        `json:"ended_ver"`
 		} `json:"limits"`
 		Members []struct {
 			ID     pgtype.UUID     `json:"id"`
@@ -88,7 +90,7 @@ func limitOf(r sqlc.Limit) (*credit.Limit, error) {
 		ID: r.ID.Bytes, CustomerID: r.CustomerID.Bytes, Name: r.Name, Unit: r.Unit, Amount: credit.Amount(r.Amount), Soft: r.Soft,
 		Subject: credit.LimitSubject(r.AppliesTo), Member: r.MemberID.Bytes, Dimension: r.Dimension.String, Value: r.Value.String, Wallet: r.WalletID.Bytes,
 		Window:    credit.Window{Kind: credit.WindowKind(r.Period), Length: time.Duration(r.LengthSeconds.Int32) * time.Second},
-		CreatedAt: fromTime(r.CreatedAt), EndedAt: fromTime(r.EndedAt),
+		CreatedAt: fromTime(r.CreatedAt), CreatedVer: r.CreatedVer, EndedAt: fromTime(r.EndedAt), EndedVer: r.EndedVer.Int64,
 	}
 	for _, p := range r.WarnAt {
 		l.WarnAt = append(l.WarnAt, int(p))
@@ -124,7 +126,7 @@ func (l *Lane) Windows(ctx context.Context, refs []WindowRef) (out []WindowRow, 
 		return each(res, func(rows pgx.Rows) error {
 			r, err := pgx.RowToStructByPos[sqlc.LimitWindow](rows)
 			out = append(out, WindowRow{r.LimitID.Bytes, r.Subject, credit.LimitWindow{Start: fromTime(r.WindowStart), Used: credit.Amount(r.Used),
-				Held: credit.Amount(r.Held), Carried: credit.Amount(r.Carried), Bound: credit.Amount(r.HardLimit.Int64), Told: int(r.Told)}})
+				Held: credit.Amount(r.Held), Carried: credit.Amount(r.Carried), Bound: credit.Amount(r.HardLimit.Int64), Soft: !r.HardLimit.Valid, Told: int(r.Told)}})
 			return err
 		})
 	}); err != nil {
@@ -133,26 +135,39 @@ func (l *Lane) Windows(ctx context.Context, refs []WindowRef) (out []WindowRow, 
 	return out, nil
 }
 
-// Member reads a customer's member within the transaction that Lock began. An Error coded member_not_found says that the customer has none such; on
-// any other error the lane is closed.
-func (l *Lane) Member(ctx context.Context, customer credit.CustomerID, id credit.MemberID) (m MemberRow, err error) {
-	found := false
+// Zone reads the time zone of a customer's legal entity within the transaction that Lock began. On an error the lane is closed.
+func (l *Lane) Zone(ctx context.Context, customer credit.CustomerID) (*time.Location, error) {
+	var name string
+	b := &pgx.Batch{}
+	b.Queue(sqlc.ReadZone, uuidOf(customer))
+	if err := l.send(ctx, b, func(res pgx.BatchResults) error { return res.QueryRow().Scan(&name) }); err != nil {
+		return nil, fmt.Errorf("read time zone of customer %s: %w", customer, err)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("read time zone of customer %s: %w", customer, err)
+	}
+	return zone, nil
+}
+
+// Member reads a customer's member within the transaction that Lock began. nil: the customer has none such. On an error the lane is
+// closed.
+func (l *Lane) Member(ctx context.Context, customer credit.CustomerID, id credit.MemberID) (m *MemberRow, err error) {
 	b := &pgx.Batch{}
 	b.Queue(sqlc.ReadMember, uuidOf(id), uuidOf(customer))
 	if err := l.send(ctx, b, func(res pgx.BatchResults) error {
 		return each(res, func(rows pgx.Rows) error {
 			r, err := pgx.RowToStructByPos[sqlc.Member](rows)
-			if err == nil {
-				found = true
-				m, err = memberRow(r)
+			if err != nil {
+				return err
 			}
+			row, err := memberRow(r)
+			m = &row
 			return err
 		})
 	}); err != nil {
-		return MemberRow{}, fmt.Errorf("read member: %w", err)
-	}
-	if !found {
-		return MemberRow{}, credit.Errorf(credit.MemberNotFound, "The customer has no such member.")
+		return nil, fmt.Errorf("read member: %w", err)
 	}
 	return m, nil
 }
@@ -168,7 +183,6 @@ type (
 	WindowChange struct {
 		WindowRow
 		New                    bool
-		Soft                   bool
 		BeforeUsed, BeforeHeld credit.Amount
 	}
 	// LimitCount is what an operation did to a window.
@@ -212,7 +226,8 @@ func (c *Changes) queueLimits(b *pgx.Batch) error {
 		}
 		b.Queue(sqlc.SaveLimit, uuidOf(l.ID), uuidOf(l.CustomerID), l.Name, l.Unit, int64(l.Amount), l.Soft, string(l.Subject), uuidOf(l.Member),
 			textOf(l.Dimension), textOf(l.Value), uuidOf(l.Wallet), scope, string(l.Window.Kind),
-			pgtype.Int4{Int32: int32(l.Window.Length / time.Second), Valid: l.Window.Kind == credit.Rolling}, warnAt, l.CreatedAt, timeOf(l.EndedAt))
+			pgtype.Int4{Int32: int32(l.Window.Length / time.Second), Valid: l.Window.Kind == credit.Rolling}, warnAt, l.CreatedAt, l.CreatedVer, timeOf(l.EndedAt),
+			pgtype.Int8{Int64: l.EndedVer, Valid: l.EndedVer != 0})
 		switch {
 		case ch.Bound && l.Soft:
 			b.Queue(sqlc.RetellWindows, int64(l.Amount), uuidOf(l.ID))

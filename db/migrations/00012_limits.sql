@@ -18,7 +18,10 @@ CREATE TABLE limits (
   length_seconds  integer,                              -- of a rolling window
   warn_at         smallint[] NOT NULL,                  -- percent of the amount, ascending
   created_at      timestamptz NOT NULL,
+  created_ver     bigint NOT NULL,                      -- the customer's operation that made it: it counts those after it
   ended_at        timestamptz,                          -- null: in force
+  ended_ver       bigint,
+  CONSTRAINT limit_ends CHECK ((ended_at IS NULL) = (ended_ver IS NULL)),
   CONSTRAINT limit_member CHECK (member_id IS NULL OR applies_to = 'member'),
   CONSTRAINT limit_dimension CHECK ((dimension IS NOT NULL) = (applies_to = 'dimension') AND (value IS NULL OR dimension IS NOT NULL)),
   CONSTRAINT limit_length CHECK ((length_seconds IS NOT NULL) = (period = 'rolling') AND length_seconds > 0 AND length_seconds % 60 = 0)

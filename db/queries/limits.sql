@@ -1,4 +1,4 @@
--- Limits, their windows and what was counted in them. The first six are the arbiter's.
+-- Limits, their windows and what was counted in them. The first ones are the arbiter's, up to FindLimit.
 
 -- name: ReadWindows :many
 -- The windows of a limit and subject from an instant on.
@@ -28,9 +28,10 @@ SELECT l, s, t, c, v, u, h FROM ROWS FROM (unnest(@limits::uuid[]), unnest(@subj
 
 -- name: SaveLimit :exec
 -- A limit is made whole and changes its name, amount, thresholds and end.
-INSERT INTO limits (id, customer_id, name, unit, amount, soft, applies_to, member_id, dimension, value, wallet_id, scope, period, length_seconds, warn_at, created_at, ended_at)
-VALUES (@id, @customer_id, @name, @unit, @amount, @soft, @applies_to, @member_id, @dimension, @value, @wallet_id, @scope, @period, @length_seconds, @warn_at, @created_at, @ended_at)
-ON CONFLICT (id) DO UPDATE SET name = excluded.name, amount = excluded.amount, warn_at = excluded.warn_at, ended_at = excluded.ended_at;
+INSERT INTO limits (id, customer_id, name, unit, amount, soft, applies_to, member_id, dimension, value, wallet_id, scope, period, length_seconds, warn_at, created_at, created_ver, ended_at, ended_ver)
+VALUES (@id, @customer_id, @name, @unit, @amount, @soft, @applies_to, @member_id, @dimension, @value, @wallet_id, @scope, @period, @length_seconds, @warn_at, @created_at, @created_ver, @ended_at, @ended_ver)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, amount = excluded.amount, warn_at = excluded.warn_at, ended_at = excluded.ended_at,
+  ended_ver = excluded.ended_ver;
 
 -- name: BoundWindows :exec
 -- Another amount bounds every window that is kept, but never below what was taken; what was told of and is no longer so is told of again.
@@ -42,6 +43,9 @@ WHERE limit_id = @limit_id;
 -- The same of a soft limit.
 UPDATE limit_windows SET told = least(told, CASE WHEN @amount::bigint > 0 THEN least(100, trunc(100.0 * (carried + used + held) / @amount::bigint)) ELSE 100 END)::smallint
 WHERE limit_id = @limit_id;
+
+-- name: ReadZone :one
+SELECT e.time_zone FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity WHERE c.id = @customer_id;
 
 -- name: GateCustomer :exec
 UPDATE customers SET gated = true WHERE id = @id AND NOT gated;

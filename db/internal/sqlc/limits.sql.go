@@ -181,7 +181,7 @@ func (q *Queries) DeleteOldWindows(ctx context.Context, n int32) ([]pgtype.UUID,
 }
 
 const FindLimit = `-- name: FindLimit :one
-SELECT l.id, l.customer_id, l.name, l.unit, l.amount, l.soft, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope, l.period, l.length_seconds, l.warn_at, l.created_at, l.ended_at, u.scale FROM limits AS l JOIN units AS u ON u.code = l.unit WHERE l.id = $1
+SELECT l.id, l.customer_id, l.name, l.unit, l.amount, l.soft, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope, l.period, l.length_seconds, l.warn_at, l.created_at, l.created_ver, l.ended_at, l.ended_ver, u.scale FROM limits AS l JOIN units AS u ON u.code = l.unit WHERE l.id = $1
 `
 
 type FindLimitRow struct {
@@ -209,7 +209,9 @@ func (q *Queries) FindLimit(ctx context.Context, id pgtype.UUID) (FindLimitRow, 
 		&i.Limit.LengthSeconds,
 		&i.Limit.WarnAt,
 		&i.Limit.CreatedAt,
+		&i.Limit.CreatedVer,
 		&i.Limit.EndedAt,
+		&i.Limit.EndedVer,
 		&i.Scale,
 	)
 	return i, err
@@ -225,7 +227,7 @@ func (q *Queries) GateCustomer(ctx context.Context, id pgtype.UUID) error {
 }
 
 const LimitsInForce = `-- name: LimitsInForce :many
-SELECT l.id, l.customer_id, l.name, l.unit, l.amount, l.soft, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope, l.period, l.length_seconds, l.warn_at, l.created_at, l.ended_at, u.scale, e.time_zone FROM limits AS l
+SELECT l.id, l.customer_id, l.name, l.unit, l.amount, l.soft, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope, l.period, l.length_seconds, l.warn_at, l.created_at, l.created_ver, l.ended_at, l.ended_ver, u.scale, e.time_zone FROM limits AS l
 JOIN units AS u ON u.code = l.unit
 JOIN customers AS c ON c.id = l.customer_id
 JOIN legal_entities AS e ON e.code = c.entity
@@ -265,7 +267,9 @@ func (q *Queries) LimitsInForce(ctx context.Context, customerID pgtype.UUID) ([]
 			&i.Limit.LengthSeconds,
 			&i.Limit.WarnAt,
 			&i.Limit.CreatedAt,
+			&i.Limit.CreatedVer,
 			&i.Limit.EndedAt,
+			&i.Limit.EndedVer,
 			&i.Scale,
 			&i.TimeZone,
 		); err != nil {
@@ -369,7 +373,7 @@ func (q *Queries) PageLimitUsage(ctx context.Context, arg PageLimitUsageParams) 
 }
 
 const PageLimits = `-- name: PageLimits :many
-SELECT l.id, l.customer_id, l.name, l.unit, l.amount, l.soft, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope, l.period, l.length_seconds, l.warn_at, l.created_at, l.ended_at, u.scale FROM limits AS l JOIN units AS u ON u.code = l.unit
+SELECT l.id, l.customer_id, l.name, l.unit, l.amount, l.soft, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope, l.period, l.length_seconds, l.warn_at, l.created_at, l.created_ver, l.ended_at, l.ended_ver, u.scale FROM limits AS l JOIN units AS u ON u.code = l.unit
 WHERE ($1::uuid IS NULL OR l.customer_id = $1::uuid)
   AND ($2::boolean IS NULL OR (l.ended_at IS NOT NULL) = $2::boolean) AND l.id < $3
 ORDER BY l.id DESC LIMIT $4
@@ -419,7 +423,9 @@ func (q *Queries) PageLimits(ctx context.Context, arg PageLimitsParams) ([]PageL
 			&i.Limit.LengthSeconds,
 			&i.Limit.WarnAt,
 			&i.Limit.CreatedAt,
+			&i.Limit.CreatedVer,
 			&i.Limit.EndedAt,
+			&i.Limit.EndedVer,
 			&i.Scale,
 		); err != nil {
 			return nil, err
@@ -459,7 +465,7 @@ JOIN ROWS FROM (unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]
 ORDER BY w.limit_id, w.subject, w.window_start
 `
 
-// Limits, their windows and what was counted in them. The first six are the arbiter's.
+// Limits, their windows and what was counted in them. The first ones are the arbiter's, up to FindLimit.
 // The windows of a limit and subject from an instant on.
 func (q *Queries) ReadWindows(ctx context.Context, limits []pgtype.UUID, subjects []string, sinces []pgtype.Timestamptz) ([]LimitWindow, error) {
 	rows, err := q.db.Query(ctx, ReadWindows, limits, subjects, sinces)
@@ -490,6 +496,17 @@ func (q *Queries) ReadWindows(ctx context.Context, limits []pgtype.UUID, subject
 	return items, nil
 }
 
+const ReadZone = `-- name: ReadZone :one
+SELECT e.time_zone FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity WHERE c.id = $1
+`
+
+func (q *Queries) ReadZone(ctx context.Context, customerID pgtype.UUID) (string, error) {
+	row := q.db.QueryRow(ctx, ReadZone, customerID)
+	var time_zone string
+	err := row.Scan(&time_zone)
+	return time_zone, err
+}
+
 const RetellWindows = `-- name: RetellWindows :exec
 UPDATE limit_windows SET told = least(told, CASE WHEN $1::bigint > 0 THEN least(100, trunc(100.0 * (carried + used + held) / $1::bigint)) ELSE 100 END)::smallint
 WHERE limit_id = $2
@@ -502,9 +519,10 @@ func (q *Queries) RetellWindows(ctx context.Context, amount int64, limitID pgtyp
 }
 
 const SaveLimit = `-- name: SaveLimit :exec
-INSERT INTO limits (id, customer_id, name, unit, amount, soft, applies_to, member_id, dimension, value, wallet_id, scope, period, length_seconds, warn_at, created_at, ended_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-ON CONFLICT (id) DO UPDATE SET name = excluded.name, amount = excluded.amount, warn_at = excluded.warn_at, ended_at = excluded.ended_at
+INSERT INTO limits (id, customer_id, name, unit, amount, soft, applies_to, member_id, dimension, value, wallet_id, scope, period, length_seconds, warn_at, created_at, created_ver, ended_at, ended_ver)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, amount = excluded.amount, warn_at = excluded.warn_at, ended_at = excluded.ended_at,
+  ended_ver = excluded.ended_ver
 `
 
 type SaveLimitParams struct {
@@ -524,7 +542,9 @@ type SaveLimitParams struct {
 	LengthSeconds pgtype.Int4
 	WarnAt        []int16
 	CreatedAt     pgtype.Timestamptz
+	CreatedVer    int64
 	EndedAt       pgtype.Timestamptz
+	EndedVer      pgtype.Int8
 }
 
 // A limit is made whole and changes its name, amount, thresholds and end.
@@ -546,7 +566,9 @@ func (q *Queries) SaveLimit(ctx context.Context, arg SaveLimitParams) error {
 		arg.LengthSeconds,
 		arg.WarnAt,
 		arg.CreatedAt,
+		arg.CreatedVer,
 		arg.EndedAt,
+		arg.EndedVer,
 	)
 	return err
 }

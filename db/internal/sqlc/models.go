@@ -393,7 +393,9 @@ type Limit struct {
 	LengthSeconds pgtype.Int4
 	WarnAt        []int16
 	CreatedAt     pgtype.Timestamptz
+	CreatedVer    int64
 	EndedAt       pgtype.Timestamptz
+	EndedVer      pgtype.Int8
 }
 
 type LimitCount struct {
