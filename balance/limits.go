@@ -203,24 +203,24 @@ func (g *gauge) find(start time.Time) (int, bool) {
 	return slices.BinarySearchFunc(g.windows, start, func(w credit.LimitWindow, t time.Time) int { return w.Start.Compare(t) })
 }
 
-// counted notes what the operation did to a window.
-func (d *decision) counted(k gaugeKey, start time.Time, used, held credit.Amount) {
-	if used == 0 && held == 0 {
-		return
-	}
+// count changes a window by what the operation uses, holds or gives back in it.
+func (d *decision) count(k gaugeKey, w *credit.LimitWindow, used, held credit.Amount) {
+	w.Used, w.Held = w.Used+used, w.Held+held
 	for i := len(d.changes.LimitCounts) - 1; i >= 0; i-- {
 		n := &d.changes.LimitCounts[i]
 		if n.Ver != d.ver || n.Customer != d.c.id {
 			break
 		}
-		if n.Limit == k.limit && n.Subject == k.subject && n.Start.Equal(start) {
+		if n.Limit == k.limit && n.Subject == k.subject && n.Start.Equal(w.Start) {
+			n.UsedAfter, n.HeldAfter = w.Used, w.Held
 			if n.Used, n.Held = n.Used+used, n.Held+held; n.Used == 0 && n.Held == 0 {
 				d.changes.LimitCounts = slices.Delete(d.changes.LimitCounts, i, i+1)
 			}
 			return
 		}
 	}
-	d.changes.LimitCounts = append(d.changes.LimitCounts, db.LimitCount{Limit: k.limit, Subject: k.subject, Start: start, Customer: d.c.id, Ver: d.ver, Used: used, Held: held})
+	d.changes.LimitCounts = append(d.changes.LimitCounts, db.LimitCount{Limit: k.limit, Subject: k.subject, Start: w.Start, Customer: d.c.id, Ver: d.ver, Used: used, Held: held,
+		UsedAfter: w.Used, HeldAfter: w.Held})
 }
 
 // drawnFrom sums the draws from a wallet; of all when it is zero.
@@ -244,11 +244,11 @@ func (d *decision) passes(gates []credit.Gate, draws []credit.Draw, held bool) {
 		k := gaugeKey{g.Limit.ID, g.Subject}
 		w := d.c.limits.begin(g)
 		if held {
-			w.Held, g.Held = w.Held+n, g.Held+n
-			d.counted(k, g.Start, 0, n)
+			g.Held += n
+			d.count(k, w, 0, n)
 		} else {
-			w.Used, g.Used = w.Used+n, g.Used+n
-			d.counted(k, g.Start, n, 0)
+			g.Used += n
+			d.count(k, w, n, 0)
 		}
 		if crossed := g.Crossed(); len(crossed) > 0 {
 			g.Told = crossed[len(crossed)-1]
@@ -306,12 +306,10 @@ func (d *decision) unhold(h *credit.Hold, line int, wallet credit.WalletID, n cr
 		}
 		k := gaugeKey{g.Limit, g.Subject}
 		w := d.c.limits.window(k, g.Start)
-		w.Held -= n
 		if captured {
-			w.Used += n
-			d.counted(k, g.Start, n, -n)
+			d.count(k, w, n, -n)
 		} else {
-			d.counted(k, g.Start, 0, -n)
+			d.count(k, w, 0, -n)
 		}
 	}
 }
@@ -356,8 +354,7 @@ func (d *decision) lower(gates []credit.Gate, returned []credit.Draw) {
 		windows := d.c.limits.known[k].windows
 		for j := len(windows) - 1; j >= 0 && left > 0; j-- {
 			if n := min(left, windows[j].Used); n > 0 && !windows[j].Start.Before(since) {
-				d.c.limits.window(k, windows[j].Start).Used -= n
-				d.counted(k, windows[j].Start, -n, 0)
+				d.count(k, d.c.limits.window(k, windows[j].Start), -n, 0)
 				left -= n
 			}
 		}
@@ -916,9 +913,8 @@ func DescribeGate(g *credit.Gate, scale int) LimitUsageDocument {
 	}
 	switch l.Subject {
 	case credit.LimitsMember:
-		if id, err := credit.ParseID[credit.MemberID](g.Subject); err == nil {
-			doc.MemberID = &id
-		}
+		id := credit.SubjectMember(g.Subject)
+		doc.MemberID = &id
 	case credit.LimitsDimension:
 		doc.Value = g.Subject
 	}

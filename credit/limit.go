@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // LimitSubject says what of a customer's usage a limit applies to.
@@ -189,7 +191,7 @@ type Limit struct {
 	EndedVer   int64
 }
 
-// Of returns the subject for which a limit counts a usage: "" for a customer, the id of the member, the value of the dimension. It is false when the limit
+// Of returns the subject for which a limit counts a usage: "" for a customer, the [MemberSubject] of the member, the value of the dimension. It is false when the limit
 // does not apply to the usage, such as one that names no member. The wallet is not looked at.
 func (l *Limit) Of(unit string, member MemberID, d Dimensions) (string, bool) {
 	if l.Unit != unit || !l.Scope.Matches(d) {
@@ -200,7 +202,7 @@ func (l *Limit) Of(unit string, member MemberID, d Dimensions) (string, bool) {
 		if member.IsZero() || !l.Member.IsZero() && l.Member != member {
 			return "", false
 		}
-		return member.String(), true
+		return MemberSubject(member), true
 	case LimitsDimension:
 		v, ok := d[l.Dimension]
 		return v, ok && (l.Value == "" || l.Value == v)
@@ -208,11 +210,23 @@ func (l *Limit) Of(unit string, member MemberID, d Dimensions) (string, bool) {
 	return "", true
 }
 
+// MemberSubject is a member as the subject of a limit: its UUID.
+func MemberSubject(m MemberID) string { return uuid.UUID(m).String() }
+
+// SubjectMember reads what MemberSubject wrote; any other text is the zero id.
+func SubjectMember(s string) MemberID {
+	id, err := uuid.Parse(s)
+	if err != nil {
+		return MemberID{}
+	}
+	return MemberID(id)
+}
+
 // One returns the only subject that a limit has, or false when it has one for each member or value.
 func (l *Limit) One() (string, bool) {
 	switch {
 	case l.Subject == LimitsMember:
-		return l.Member.String(), !l.Member.IsZero()
+		return MemberSubject(l.Member), !l.Member.IsZero()
 	case l.Subject == LimitsDimension:
 		return l.Value, l.Value != ""
 	}

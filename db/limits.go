@@ -192,7 +192,9 @@ type (
 		Start      time.Time
 		Customer   credit.CustomerID
 		Ver        int64
-		Used, Held credit.Amount
+		Used, Held credit.Amount // added; below 0: taken away
+
+		UsedAfter, HeldAfter credit.Amount // what the window has come to
 	}
 	// LimitChange is a limit to be written; Bound says that its amount has changed, and so what its windows are bounded by.
 	LimitChange struct {
@@ -274,23 +276,24 @@ func (c *Changes) queueLimitCounts(b *pgx.Batch) {
 		return
 	}
 	limits, customers, subjects, starts := make([]pgtype.UUID, n), make([]pgtype.UUID, n), make([]string, n), make([]time.Time, n)
-	vers, used, held := make([]int64, n), make([]int64, n), make([]int64, n)
+	vers, used, held, usedAfter, heldAfter := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i := range c.LimitCounts {
 		x := &c.LimitCounts[i]
 		limits[i], customers[i], subjects[i], starts[i] = uuidOf(x.Limit), uuidOf(x.Customer), x.Subject, x.Start
 		vers[i], used[i], held[i] = x.Ver, int64(x.Used), int64(x.Held)
+		usedAfter[i], heldAfter[i] = int64(x.UsedAfter), int64(x.HeldAfter)
 	}
-	b.Queue(sqlc.AddLimitCounts, limits, subjects, starts, customers, vers, used, held)
+	b.Queue(sqlc.AddLimitCounts, limits, subjects, starts, customers, vers, used, held, usedAfter, heldAfter)
 }
 
 // holdGate is a [credit.HoldGate] as it is kept.
 type holdGate struct {
-	Limit   credit.LimitID  `json:"limit"`
-	Subject string          `json:"subject"`
-	Start   time.Time       `json:"start"`
-	Wallet  credit.WalletID `json:"wallet"` // "": none
-	From    int             `json:"from"`
-	To      int             `json:"to"`
+	Limit   pgtype.UUID `json:"limit"`
+	Subject string      `json:"subject"`
+	Start   time.Time   `json:"start"`
+	Wallet  pgtype.UUID `json:"wallet"` // null: all
+	From    int         `json:"from"`
+	To      int         `json:"to"`
 }
 
 func holdGatesJSON(gates []credit.HoldGate) ([]byte, error) {
@@ -299,7 +302,7 @@ func holdGatesJSON(gates []credit.HoldGate) ([]byte, error) {
 	}
 	out := make([]holdGate, len(gates))
 	for i, g := range gates {
-		out[i] = holdGate(g)
+		out[i] = holdGate{uuidOf(g.Limit), g.Subject, g.Start, uuidOf(g.Wallet), g.From, g.To}
 	}
 	b, err := json.Marshal(out)
 	if err != nil {
@@ -318,7 +321,7 @@ func readHoldGates(b []byte) ([]credit.HoldGate, error) {
 	}
 	out := make([]credit.HoldGate, len(in))
 	for i, g := range in {
-		out[i] = credit.HoldGate(g)
+		out[i] = credit.HoldGate{Limit: g.Limit.Bytes, Subject: g.Subject, Start: g.Start, Wallet: g.Wallet.Bytes, From: g.From, To: g.To}
 	}
 	return out, nil
 }
@@ -385,7 +388,7 @@ func (s *Store) LimitUsage(ctx context.Context, customer credit.CustomerID, memb
 		}
 		p := sqlc.PageLimitUsageParams{AfterLimit: pgtype.UUID{Bytes: after.Limit, Valid: true}, AfterSubject: after.Subject, PageSize: int32(n)}
 		if !member.IsZero() {
-			p.Subject = textOf(member.String())
+			p.Subject = textOf(credit.MemberSubject(member))
 		}
 		zones := make(map[string]*time.Location)
 		limits := make(map[credit.LimitID]LimitUsage, len(rows))

@@ -32,7 +32,7 @@ CREATE INDEX limits_by_customer ON limits (customer_id, id);
 -- carried is what those before it that still counted had when the row was last written. limit_window_admits holds whatever the code does.
 CREATE TABLE limit_windows (
   limit_id      uuid NOT NULL REFERENCES limits,
-  subject       text NOT NULL,                          -- '' of a customer, the id of a member, the value of a dimension
+  subject       text NOT NULL,                          -- '' of a customer, the uuid of a member, the value of a dimension
   window_start  timestamptz NOT NULL,
   used          bigint NOT NULL CONSTRAINT limit_window_used_sign CHECK (used >= 0),
   held          bigint NOT NULL CONSTRAINT limit_window_held_sign CHECK (held >= 0),
@@ -53,6 +53,8 @@ CREATE TABLE limit_counts (
   ver           bigint NOT NULL,                        -- the customer's operation
   used          bigint NOT NULL,                        -- what was added, below 0: taken away
   held          bigint NOT NULL,
+  used_after    bigint NOT NULL,                        -- what the window has come to with it
+  held_after    bigint NOT NULL,
   CONSTRAINT limit_count_once PRIMARY KEY (limit_id, subject, window_start, ver),
   CONSTRAINT limit_count_counts CHECK (used <> 0 OR held <> 0)
 );

@@ -22,9 +22,10 @@ FROM ROWS FROM (unnest(@limits::uuid[]), unnest(@subjects::text[]), unnest(@star
 WHERE w.limit_id = x.l AND w.subject = x.s AND w.window_start = x.t;
 
 -- name: AddLimitCounts :exec
-INSERT INTO limit_counts (limit_id, subject, window_start, customer_id, ver, used, held)
-SELECT l, s, t, c, v, u, h FROM ROWS FROM (unnest(@limits::uuid[]), unnest(@subjects::text[]), unnest(@starts::timestamptz[]), unnest(@customers::uuid[]),
-  unnest(@vers::bigint[]), unnest(@used::bigint[]), unnest(@held::bigint[])) AS x(l, s, t, c, v, u, h);
+INSERT INTO limit_counts (limit_id, subject, window_start, customer_id, ver, used, held, used_after, held_after)
+SELECT l, s, t, c, v, u, h, a, b FROM ROWS FROM (unnest(@limits::uuid[]), unnest(@subjects::text[]), unnest(@starts::timestamptz[]), unnest(@customers::uuid[]),
+  unnest(@vers::bigint[]), unnest(@used::bigint[]), unnest(@held::bigint[]), unnest(@used_after::bigint[]), unnest(@held_after::bigint[]))
+  AS x(l, s, t, c, v, u, h, a, b);
 
 -- name: SaveLimit :exec
 -- A limit is made whole and changes its name, amount, thresholds and end.

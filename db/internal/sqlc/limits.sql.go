@@ -13,9 +13,10 @@ import (
 )
 
 const AddLimitCounts = `-- name: AddLimitCounts :exec
-INSERT INTO limit_counts (limit_id, subject, window_start, customer_id, ver, used, held)
-SELECT l, s, t, c, v, u, h FROM ROWS FROM (unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::uuid[]),
-  unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[])) AS x(l, s, t, c, v, u, h)
+INSERT INTO limit_counts (limit_id, subject, window_start, customer_id, ver, used, held, used_after, held_after)
+SELECT l, s, t, c, v, u, h, a, b FROM ROWS FROM (unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::uuid[]),
+  unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::bigint[]))
+  AS x(l, s, t, c, v, u, h, a, b)
 `
 
 type AddLimitCountsParams struct {
@@ -26,6 +27,8 @@ type AddLimitCountsParams struct {
 	Vers      []int64
 	Used      []int64
 	Held      []int64
+	UsedAfter []int64
+	HeldAfter []int64
 }
 
 func (q *Queries) AddLimitCounts(ctx context.Context, arg AddLimitCountsParams) error {
@@ -37,6 +40,8 @@ func (q *Queries) AddLimitCounts(ctx context.Context, arg AddLimitCountsParams) 
 		arg.Vers,
 		arg.Used,
 		arg.Held,
+		arg.UsedAfter,
+		arg.HeldAfter,
 	)
 	return err
 }

@@ -406,6 +406,8 @@ type LimitCount struct {
 	Ver         int64
 	Used        int64
 	Held        int64
+	UsedAfter   int64
+	HeldAfter   int64
 }
 
 type LimitWindow struct {
