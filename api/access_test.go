@@ -45,6 +45,7 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/grants", "POST /v1/grants/:grant/issue", "POST /v1/grants/:grant/extend", "POST /v1/grants/:grant/void", "POST /v1/grants/:grant/freeze",
 			"POST /v1/grants/:grant/unfreeze", "POST /v1/grants/:grant/refunds/preview", "POST /v1/grants/:grant/refunds", "POST /v1/quote", "POST /v1/holds/:hold/release",
 			"POST /v1/customers/:customer/rate_card_assignments", "POST /v1/customers/:customer/rate_card_assignments/:assignment/end",
+			"PATCH /v1/customers/:customer/members/:member", "POST /v1/limits", "PATCH /v1/limits/:limit", "DELETE /v1/limits/:limit",
 			"POST /v1/quarantined_usage/retry", "POST /v1/quarantined_usage/:quarantined/retry"},
 		finance: {"PATCH /v1/customers/:customer", "POST /v1/grants/:grant/refunds/preview", "POST /v1/units", "POST /v1/legal_entities", "POST /v1/rate_cards",
 			"POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise", "POST /v1/rate_cards/:rate_card/versions/:version/withdraw",

@@ -33,8 +33,7 @@ type UpdateLimit struct {
 // EndLimit ends a limit for good.
 type EndLimit struct {
 	Header
-	Limit  credit.LimitID
-	Reason string
+	Limit credit.LimitID
 }
 
 // UpdateMember changes a member's name and what it may use; nil leaves a field. It is refused with member_not_found. The receipt is the JSON of a
@@ -690,7 +689,7 @@ func (o *EndLimit) decide(d *decision) (receipt, error) {
 	l.EndedAt, l.EndedVer = d.c.at, d.ver
 	terms.Limits = slices.Delete(terms.Limits, i, i+1)
 	d.gate(terms)
-	return d.limitChanged("ended", l, false, o.Reason), nil
+	return d.limitChanged("ended", l, false, ""), nil
 }
 
 func (d *decision) limitChanged(kind string, l *credit.Limit, bound bool, reason string) receipt {
