@@ -516,3 +516,57 @@ func TestOnePoolOfFiftyMembers(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A window, a count or a hold that is not what the operations made is found by verify, and what touches a window lately by the audit.
+func TestTamperedWindowsAreFound(t *testing.T) {
+	w := balancetest.New(t)
+	c, pool := w.Customer(t)
+	w.Grant(t, c, pool, 100*one)
+	limit(t, w, c, 100*one, func(l *credit.Limit) { l.Window.Kind = credit.Day })
+	w.Do(t, w.Consume(c, 10*one))
+	w.Do(t, hold(w, c, 5*one, time.Minute))
+	mustVerify(t, w, c)
+	found := func() (n int) {
+		for _, i := range db.Invariants {
+			v, err := w.Store.Verify(context.Background(), i, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += int(v.Differ)
+		}
+		return n
+	}
+	for _, x := range []struct {
+		do, undo string
+		audited  bool
+	}{
+		{"UPDATE limit_windows SET used = used + 1", "UPDATE limit_windows SET used = used - 1", true},
+		{"UPDATE limit_windows SET held = held - 1", "UPDATE limit_windows SET held = held + 1", true},
+		{"CREATE TEMP TABLE kept AS SELECT * FROM limit_counts WHERE used > 0; DELETE FROM limit_counts WHERE used > 0", "INSERT INTO limit_counts SELECT * FROM kept; DROP TABLE kept", false},
+		{"UPDATE holds SET gates = NULL", "", false},
+	} {
+		conn, err := w.Store.Pool.Acquire(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(context.Background(), x.do); err != nil {
+			t.Fatal(err)
+		}
+		broken, err := w.Store.FindBroken(context.Background(), time.Now().Add(-time.Hour))
+		if err != nil || len(broken) > 0 != x.audited {
+			t.Errorf("%s: the audit finds %v, %v", x.do, broken, err)
+		}
+		if found() == 0 {
+			t.Errorf("%s: verify finds nothing", x.do)
+		}
+		if x.undo != "" {
+			if _, err := conn.Exec(context.Background(), x.undo); err != nil {
+				t.Fatal(err)
+			}
+			if n := found(); n > 0 {
+				t.Errorf("after %s %d differ", x.undo, n)
+			}
+		}
+		conn.Release()
+	}
+}
