@@ -69,8 +69,8 @@ func Describe(e db.EndpointRow) EndpointDocument {
 var Types = []string{
 	"customer.created", "customer.updated", "grant.created", "grant.depleted", "grant.expired", "grant.extended", "grant.frozen", "grant.issued",
 	"grant.refunded", "grant.reopened", "grant.unfrozen", "grant.voided", "hold.captured", "hold.created", "hold.expired", "hold.extended", "hold.released",
-	"limit.created", "limit.ended", "limit.reached", "limit.updated", "limit.warning", "member.updated",
-	"member.created", "notification.customer.frozen", "notification.grant.expiring",
+	"limit.created", "limit.ended", "limit.reached", "limit.updated", "limit.warning",
+	"member.created", "member.updated", "notification.customer.frozen", "notification.grant.expiring",
 	"notification.webhook_endpoint.disabled", "refund.created", "refund.settled", "wallet.created", "wallet.updated", "webhook_endpoint.disabled",
 	"webhook_endpoint.test",
 }
