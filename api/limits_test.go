@@ -147,7 +147,7 @@ func TestLimits(t *testing.T) {
 	send("ops", "GET", "/v1/limits/"+credit.NewID[credit.LimitID]().String(), nil).problem(t, 404, credit.LimitNotFound)
 	send("ops", "GET", "/v1/customers/acme/limits/usage?cursor=x", nil).problem(t, 400, credit.InvalidRequest)
 	send("ops", "GET", "/v1/customers/nobody/limits/usage", nil).problem(t, 404, credit.CustomerNotFound)
-	use("200").want(t, 200)
+	use("150").want(t, 200)
 }
 
 func TestMembers(t *testing.T) {
