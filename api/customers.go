@@ -131,18 +131,6 @@ func parseCard(text string) (credit.RateCardID, error) {
 	return credit.ParseID[credit.RateCardID](text)
 }
 
-type memberDocument struct {
-	ID         credit.MemberID   `json:"id"`
-	CustomerID credit.CustomerID `json:"customer_id"`
-	ExternalID *string           `json:"external_id"`
-	Name       string            `json:"name"`
-	CreatedAt  string            `json:"created_at"`
-}
-
-func describeMember(r db.MemberRow) memberDocument {
-	return memberDocument{r.ID, r.Customer, orNull(r.ExternalID), r.Name, instantText(r.CreatedAt)}
-}
-
 // createMember is POST /v1/customers/{customer}/members.
 func (s *Server) createMember(ctx context.Context, c *call) error {
 	row := db.MemberRow{ID: credit.NewID[credit.MemberID]()}
@@ -161,7 +149,7 @@ func (s *Server) createMember(ctx context.Context, c *call) error {
 		if err != nil {
 			return db.Outcome{}, err
 		}
-		doc := describeMember(row)
+		doc := balance.DescribeMember(row)
 		if err := cat.AddEvent(row.Customer, "member.created", row.ID.String(), "member", doc); err != nil {
 			return db.Outcome{}, err
 		}
@@ -186,5 +174,5 @@ func (s *Server) listMembers(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return answerPage(c, rows, limit, describeMember, func(r db.MemberRow) cursor { return afterID(r.ID) })
+	return answerPage(c, rows, limit, balance.DescribeMember, func(r db.MemberRow) cursor { return afterID(r.ID) })
 }

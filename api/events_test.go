@@ -71,7 +71,8 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 
 	happens(w.admin(t, "GET", "/v1/customers/acme", nil).object(t), "customer.created")
 	happens(w.admin(t, "GET", "/v1/wallets/"+w.wallet, nil).object(t), "wallet.created")
-	happens(post("/v1/customers/acme/members", object{"name": "Jane"}, 201), "member.created")
+	jane := post("/v1/customers/acme/members", object{"name": "Jane"}, 201)
+	happens(jane, "member.created")
 	happens(w.admin(t, "PATCH", "/v1/wallets/"+w.wallet, object{"priority": 7}).want(t, 200).object(t), "wallet.updated")
 	happens(w.admin(t, "PATCH", "/v1/customers/acme", object{"rate_card": nil}).want(t, 200).object(t), "customer.updated")
 	soft := post("/v1/wallets", object{"customer": "acme", "unit": "CRD", "name": "Soft", "cap": "soft", "overage_limit": "5", "overage_price": "1"}, 201)
@@ -154,6 +155,15 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	happens(post(path(h)+"/extend", object{"amount": "1"}, 200), "hold.extended")
 	happens(post(path(h)+"/capture", object{"amount": "2"}, 200), "hold.captured")
 	happens(post(path(hold(60))+"/release", object{}, 200), "hold.released")
+	capped := post("/v1/limits", object{"customer": "acme", "name": "Two", "unit": "CRD", "amount": "2", "applies_to": "customer", "window": "total"}, 201)
+	happens(capped, "limit.created")
+	two := post("/v1/holds", object{"customer": "acme", "unit": "CRD", "amount": "2", "expires_in": 60}, 201)
+	happens(nil, "limit.warning", "limit.reached")
+	happens(two, "hold.created")
+	happens(post(path(two)+"/release", object{}, 200), "hold.released")
+	happens(w.admin(t, "PATCH", "/v1/limits/"+capped["id"].(string), object{"amount": "3"}).want(t, 200).object(t), "limit.updated")
+	happens(w.admin(t, "DELETE", "/v1/limits/"+capped["id"].(string), nil).want(t, 200).object(t), "limit.ended")
+	happens(w.admin(t, "PATCH", "/v1/customers/acme/members/"+jane["id"].(string), object{"name": "Jane D."}).want(t, 200).object(t), "member.updated")
 	h = hold(1)
 	eventually(t, "the deadline", func() bool {
 		return w.admin(t, "GET", path(h), nil).want(t, 200).text(t, "status") == "expired"
@@ -200,7 +210,7 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	if got := typesOf(events); !slices.Equal(got, want) {
 		t.Fatalf("events\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	names := map[string]string{"customer.updated": "customer_change", "operation.corrected": "correction"}
+	names := map[string]string{"customer.updated": "customer_change", "operation.corrected": "correction", "limit.warning": "limit_usage", "limit.reached": "limit_usage"}
 	for i, e := range events {
 		if e["seq"] != float64(i+1) || e["customer_id"] != acme.String() {
 			t.Errorf("event %d is %v of %v", i+1, e["seq"], e["customer_id"])

@@ -100,12 +100,20 @@ var errCursor = credit.Invalid("cursor", "This is not a cursor that this list re
 
 // cursor reads the position after which a page begins: nil at the beginning of the list, otherwise of length bytes (0: 1 to 64).
 func (q query) cursor(length int) (cursor, error) {
+	if length == 0 {
+		return q.cursorWithin(1, 64)
+	}
+	return q.cursorWithin(length, length)
+}
+
+// cursorWithin is cursor for one of shortest to longest bytes.
+func (q query) cursorWithin(shortest, longest int) (cursor, error) {
 	s := q.text("cursor")
 	if s == "" {
 		return nil, nil
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) == 0 || len(b) > 64 || length > 0 && len(b) != length {
+	if err != nil || len(b) < shortest || len(b) > longest {
 		return nil, errCursor
 	}
 	return b, nil

@@ -20,20 +20,30 @@ func describeWallet(r db.WalletRow) balance.WalletDocument {
 	if !r.Overage.IsZero() {
 		d.OverageID = &r.Overage
 	}
+	if !r.Member.IsZero() {
+		d.MemberID = &r.Member
+	}
 	return d
 }
 
+// Priorities of wallets that are given none: a member's own goes before those that it shares.
+const (
+	sharedPriority = 100
+	ownPriority    = 50
+)
+
 // createWallet is POST /v1/wallets.
 func (s *Server) createWallet(ctx context.Context, c *call) error {
-	var customer, overage, price string
-	limit := "hard"
-	op := &balance.CreateWallet{Wallet: credit.Wallet{ID: credit.NewID[credit.WalletID](), Priority: 100}}
+	var customer, overage, price, member string
+	limit, drawn := "hard", -1
+	op := &balance.CreateWallet{Wallet: credit.Wallet{ID: credit.NewID[credit.WalletID]()}}
 	w := &op.Wallet
 	if err := c.input(
 		required("customer", text(&customer, 255)),
 		required("unit", text(&w.Unit, 16)),
 		required("name", text(&w.Name, 200)),
-		optional("priority", priority(&w.Priority)),
+		optional("priority", priority(&drawn)),
+		optional("member", text(&member, 255)),
 		optional("scope", scope(&w.Scope)),
 		optional("cap", word(&limit, "hard", "soft")),
 		optional("overage_limit", decimalString(&overage)),
@@ -44,6 +54,17 @@ func (s *Server) createWallet(ctx context.Context, c *call) error {
 	id, err := s.customerID(ctx, customer)
 	if err != nil {
 		return in("/customer", err)
+	}
+	if w.Priority = drawn; drawn < 0 {
+		w.Priority = sharedPriority
+	}
+	if member != "" {
+		if w.Member, err = s.memberID(ctx, id, member); err != nil {
+			return in("/member", err)
+		}
+		if drawn < 0 {
+			w.Priority = ownPriority
+		}
 	}
 	unit, err := s.service.Unit(w.Unit)
 	if err != nil {

@@ -161,6 +161,9 @@ var errHolds = errors.New("the customer has held credits; holds and captures are
 // errMoved says the same of customers whose credits were moved by hand.
 var errMoved = errors.New("the customer's operations were corrected, or its credits transferred, decremented or disputed; these are not decided again")
 
+// errLimits says it of one whose usage hard limits have bounded, and so which wallets have paid.
+var errLimits = errors.New("the customer has hard limits; what they admit is not decided again")
+
 // Run decides an operation of the period again, and takes in what was booked of it.
 func (c *Customer) Run(op *Operation) (err error) {
 	if op.Kind == consume || op.Kind == reverse {
@@ -453,6 +456,9 @@ type changeReceipt struct {
 	Cap       string         `json:"cap"`
 	OverageID credit.GrantID `json:"overage_grant_id"`
 
+	MemberID credit.MemberID `json:"member_id"` // of a wallet or grant
+	Mode     string          `json:"mode"`      // of a limit
+
 	RateCardID credit.RateCardID `json:"rate_card_id"`
 	ValidFrom  time.Time         `json:"valid_from"`
 	ValidTo    *time.Time        `json:"valid_to"`
@@ -481,6 +487,13 @@ func (c *Customer) change(op *Operation) error {
 		return c.changeGrant(op, &r, r.GrantID)
 	case "hld":
 		return errHolds
+	case "lmt":
+		if r.Mode == "hard" {
+			return errLimits
+		}
+		return nil
+	case "mem":
+		return nil // what a member may use decides whether it is charged, which is over
 	}
 	id, err := credit.ParseID[credit.GrantID](r.ID)
 	if err != nil {
@@ -512,7 +525,7 @@ func (c *Customer) changeWallet(op *Operation, r *changeReceipt) error {
 		w = &credit.Wallet{ID: id}
 		c.wallets[id] = w
 	}
-	w.Unit, w.Priority, w.Scope, w.SoftCap, c.unsorted = r.Unit, r.Priority, r.Scope, r.Cap == "soft", true
+	w.Unit, w.Priority, w.Scope, w.SoftCap, w.Member, c.unsorted = r.Unit, r.Priority, r.Scope, r.Cap == "soft", r.MemberID, true
 	if r.OverageID.IsZero() {
 		return nil
 	}

@@ -269,6 +269,36 @@ func TestWhatWasMovedByHandIsLeftOut(t *testing.T) {
 	}
 }
 
+// So is one that had a hard limit; a soft one, a member's terms and a member's own wallet decide nothing that cannot be decided again.
+func TestHardLimitsAreLeftOut(t *testing.T) {
+	w := balancetest.New(t, func(o *balancetest.Options) { o.NoCache = true })
+	from := time.Now().Add(-time.Hour)
+	c, wallet := w.Customer(t)
+	m := w.Member(t, c)
+	w.Grant(t, c, wallet, 10*one)
+	w.Grant(t, c, w.Wallet(t, c, func(o *balance.CreateWallet) { o.Wallet.Member = m }), 10*one)
+	name := "M"
+	w.Do(t, &balance.UpdateMember{Header: balance.Header{Customer: c, Key: w.Key()}, Member: m, Name: &name})
+	limit := func(soft bool) {
+		id := credit.NewID[credit.LimitID]()
+		w.Do(t, &balance.CreateLimit{Header: balance.Header{Customer: c, Key: w.Key()}, Limit: credit.Limit{ID: id, Name: id.String(), Unit: "CRD", Amount: 50 * one, Soft: soft,
+			Subject: credit.LimitsCustomer, Window: credit.Window{Kind: credit.Total}}})
+	}
+	limit(true)
+	w.Do(t, w.Consume(c, 9*one)) // not of the member's wallet
+	b, err := w.Service.Backtest(context.Background(), backtest.Trial{}, from, time.Now().Add(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Customer(context.Background(), c, func(int) {}); err != nil {
+		t.Error(err)
+	}
+	limit(false)
+	if _, _, err := b.Customer(context.Background(), c, func(int) {}); err == nil || !strings.Contains(err.Error(), "hard limits") {
+		t.Error(err)
+	}
+}
+
 // holdAgainstTheBooks compares what the back-test takes for booked with the ledger.
 func (s *scene) holdAgainstTheBooks(t *rapid.T, was map[credit.GrantID]backtest.Outcome, from, until time.Time) {
 	const movements = `SELECT g.id,

@@ -109,6 +109,8 @@ func grantInfo(g *credit.Grant) string {
 	member := ""
 	if !g.MemberID.IsZero() {
 		member = g.MemberID.String()
+	} else if !g.Wallet.Member.IsZero() {
+		member = g.Wallet.Member.String()
 	}
 	return strings.Join([]string{
 		g.Wallet.Unit, strconv.FormatInt(till, 10), strconv.FormatInt(g.EffectiveAt.UnixMicro(), 10), member, strconv.Itoa(g.RateVersion),

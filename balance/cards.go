@@ -106,12 +106,19 @@ func (o *Quote) decide(d *decision) (receipt, error) {
 	if !o.Member.IsZero() {
 		q.MemberID = &o.Member
 	}
+	for i := range ch.gates {
+		q.Limits = append(q.Limits, d.describeGate(&ch.gates[i]))
+	}
 	if o.Maximum != nil {
 		all := o.Consume
 		all.Partial = true
 		most, err := all.charge(d, o.Maximum, nil)
-		if err != nil && credit.CodeOf(err) != credit.InsufficientCredits && credit.CodeOf(err) != credit.NotEntitled {
-			return nil, err
+		switch credit.CodeOf(err) {
+		case credit.InsufficientCredits, credit.NotEntitled, credit.LimitReached:
+		default:
+			if err != nil {
+				return nil, err
+			}
 		}
 		doc := d.describeCharge(&most)
 		q.Maximum = &doc
@@ -124,6 +131,10 @@ func (d *decision) describeCharge(ch *charge) ChargeDocument {
 	doc := ChargeDocument{Amount: ch.sel.Total.Format(ch.scale), Draws: make([]DrawDocument, 0, len(ch.sel.Draws)), Pricing: describePricing(ch.priced, ch.scale)}
 	if ch.sel.Short > 0 {
 		doc.Partial, doc.Shortfall = true, ch.sel.Short.Format(ch.scale)
+	}
+	if ch.sel.Gate > 0 {
+		by := d.describeGate(&ch.gates[ch.sel.Gate-1])
+		doc.RefusedBy = &by
 	}
 	left := available(d.c.grants, ch.unit, d.c.at) + ch.back
 	if ch.back > 0 {

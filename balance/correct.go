@@ -149,13 +149,23 @@ func (o *Correct) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	gates, err := d.c.gates(r.Unit, r.Member, r.Dims)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.c.lowers(gates, a.back); err != nil {
+		return nil, err
+	}
 	var sel credit.Selection
 	if a.more > 0 {
-		if sel, err = credit.Select(d.c.grants, credit.Need{At: d.c.at, Unit: r.Unit, Member: r.Member, Dims: r.Dims,
+		if sel, err = credit.Select(d.c.grants, credit.Need{At: d.c.at, Unit: r.Unit, Member: r.Member, Dims: r.Dims, Gates: gates,
 			Cost: func(credit.RateLock) (credit.Amount, error) { return a.more, nil }}, d.job.draws[:0]); err != nil {
 			return nil, err
 		}
-		if sel.Short > 0 {
+		switch {
+		case sel.Short > 0 && sel.Gate > 0:
+			return nil, d.limitRefusal(&gates[sel.Gate-1], sel, r.Unit, scale)
+		case sel.Short > 0:
 			return nil, (&Consume{}).refusal(sel, r.Unit, scale)
 		}
 	}
@@ -186,6 +196,8 @@ func (o *Correct) decide(d *decision) (receipt, error) {
 		d.emptied(g)
 		doc.Draws = append(doc.Draws, describeDraw(g, draw.Amount, scale))
 	}
+	d.lower(gates, backs)
+	d.passes(gates, sel.Draws, false)
 	d.c.count(a.changes, d.ver)
 	now := *r
 	now.Corrected += a.back

@@ -67,6 +67,9 @@ type want struct {
 	refunded credit.GrantID // what was refunded of a grant
 	recorded int64          // an operation as it was recorded
 	disputes credit.GrantID // the disputes of a grant
+	windows  []db.WindowRef
+	zone     bool // of the legal entity
+	member   credit.MemberID
 }
 
 func (*want) Error() string { return "more of the customer must be read first" }
@@ -152,6 +155,21 @@ func (b *batch) fetch(ctx context.Context, c *customer, w *want) error {
 	}
 	if w.recorded > 0 {
 		return b.fetchRecorded(ctx, c, w.recorded)
+	}
+	switch {
+	case len(w.windows) > 0:
+		return b.fetchWindows(ctx, c, w.windows)
+	case w.zone:
+		zone, err := b.lane.conn.Zone(ctx, c.id)
+		c.zone = zone
+		return err
+	case !w.member.IsZero():
+		m, err := b.lane.conn.Member(ctx, c.id, w.member)
+		if c.members == nil {
+			c.members = make(map[credit.MemberID]*db.MemberRow)
+		}
+		c.members[w.member] = m
+		return err
 	}
 	if w.refunded.IsZero() {
 		return b.fetchCounters(ctx, map[credit.CustomerID]*want{c.id: w})

@@ -38,6 +38,9 @@ type customer struct {
 	disputed map[credit.DisputeID]*db.DisputeRow // those of them that are to be written
 	amended  map[int64]bool                      // those of them that are to be written
 	drawn    map[string][]credit.GrantID         // by unit: what was drawn from before the batch, the last first; no unit: not read
+	limits   *gated                              // nil: it has never had any
+	zone     *time.Location                      // of the legal entity, when it was asked for
+	members  map[credit.MemberID]*db.MemberRow   // those that were asked for; nil: there is none such
 }
 
 // touch is what a batch does to one grant.
@@ -54,6 +57,9 @@ func newCustomer(id credit.CustomerID, h db.Head, snap *snapshot, now time.Time)
 		c.at = h.LastAt // a customer's time does not run backwards, whatever the server's clock does
 	}
 	c.at = c.at.UTC().Truncate(time.Microsecond)
+	if snap.limits != nil {
+		c.limits = &gated{limits: *snap.limits}
+	}
 	return c
 }
 
@@ -181,6 +187,7 @@ type charge struct {
 	serviceAt time.Time
 	dims      credit.Dimensions // the consumption's, and what a response adds
 	compute   *compute          // what it cost to serve; nil: not known
+	gates     []credit.Gate     // the limits that apply, as they stand; nil: none
 }
 
 // charge judges a consumption of these lines, without taking anything: section "Drawing down" of the semantics. The draws are put into a slice.
@@ -199,6 +206,9 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 	ch.dims = o.Dims
 	if o.Response != nil {
 		lines, ch.dims = ch.compute.lines, ch.compute.dims
+	}
+	if err = c.entitled(o.Member, ch.dims); err != nil {
+		return ch, err
 	}
 	need := credit.Need{At: c.at, Unit: o.Unit, Member: o.Member, Dims: ch.dims}
 	var priced []rating.Priced
@@ -227,11 +237,18 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 			return p.Total, err
 		}
 	}
+	if need.Gates, err = c.gates(need.Unit, o.Member, ch.dims); err != nil {
+		return ch, err
+	}
+	ch.gates = need.Gates
 	if ch.sel, err = credit.Select(c.grants, need, into); err != nil {
 		return ch, err
 	}
 	ch.priced, ch.unit, ch.scale = priced, need.Unit, d.scale(need.Unit)
 	if ch.sel.Short > 0 && (!o.Partial || ch.sel.Total == 0) {
+		if ch.sel.Gate > 0 {
+			return ch, d.limitRefusal(&ch.gates[ch.sel.Gate-1], ch.sel, ch.unit, ch.scale)
+		}
 		return ch, o.refusal(ch.sel, ch.unit, ch.scale)
 	}
 	return ch, nil
@@ -267,10 +284,15 @@ func (o *Consume) decide(d *decision) (receipt, error) {
 	}
 	var returned []credit.Draw
 	if ch.back > 0 {
+		if err = c.lowers(ch.gates, ch.back); err != nil {
+			return nil, err
+		}
 		if returned, err = d.giveBack(ch.unit, ch.back); err != nil {
 			return nil, err
 		}
+		d.lower(ch.gates, returned)
 	}
+	d.passes(ch.gates, ch.sel.Draws, false)
 	if len(ch.priced) > 0 { // what the usage was priced by first counts it: it is one usage, whoever pays
 		c.count(ch.priced[0].Changes, d.ver)
 	}

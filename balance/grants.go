@@ -80,6 +80,9 @@ func describeWallet(w *credit.Wallet, c credit.CustomerID) *WalletDocument {
 	if w.SoftCap {
 		doc.Cap = "soft"
 	}
+	if !w.Member.IsZero() {
+		doc.MemberID = &w.Member
+	}
 	return doc
 }
 
@@ -101,6 +104,9 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 	g := o.Grant
 	if g.Wallet = d.c.wallets[o.Grant.Wallet.ID]; g.Wallet == nil {
 		return nil, credit.Errorf(credit.WalletNotFound, "The customer has no wallet %s.", o.Grant.Wallet.ID)
+	}
+	if m := g.Wallet.Member; !m.IsZero() && !g.MemberID.IsZero() && g.MemberID != m {
+		return nil, &ofState{credit.Invalid("/member", "The wallet is another member's.")}
 	}
 	g.CustomerID, g.CreatedAt = d.c.id, d.c.at
 	if g.EffectiveAt.IsZero() {

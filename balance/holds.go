@@ -113,14 +113,16 @@ func (o *Hold) decide(d *decision) (receipt, error) {
 	if d.c.holds[o.Hold] != nil {
 		return nil, credit.Errorf(credit.AlreadyExists, "There is a hold %s.", o.Hold)
 	}
-	d.take(h, ch.sel.Draws)
+	d.take(h, ch.sel.Draws, ch.gates)
 	d.keep(h)
 	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "hold", h.Amount, ch.unit, ch.serviceAt, o.Member, o.Dims
 	return d.holdReceipt("created", d.describeHold(h, ch.priced)), nil
 }
 
-// take sets the draws aside for a hold.
-func (d *decision) take(h *credit.Hold, draws []credit.Draw) {
+// take sets the draws aside for a hold, and counts them in the windows of the gates that they have passed.
+func (d *decision) take(h *credit.Hold, draws []credit.Draw, gates []credit.Gate) {
+	d.passes(gates, draws, true)
+	h.Gates = append(h.Gates, holdGates(gates, draws, len(h.Lines))...)
 	for _, draw := range draws {
 		g := d.c.edit(draw.Grant, false)
 		g.Available -= draw.Amount
@@ -165,14 +167,14 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 		h.ExpiresAt = d.c.at.Add(o.For)
 	}
 	if more > 0 {
-		sel, err := d.besides(h, more, true)
+		sel, gates, err := d.besides(h, more, true)
 		if err != nil {
 			return nil, err
 		}
 		if len(h.Lines)+len(sel.Draws) > maxHoldLines {
 			return nil, &ofState{credit.Errorf(credit.InvalidRequest, "A hold takes from at most %d grants, extensions counted anew.", maxHoldLines)}
 		}
-		d.take(h, sel.Draws)
+		d.take(h, sel.Draws, gates)
 	}
 	d.keep(h)
 	d.kind, d.amount, d.unit, d.serviceAt, d.member, d.dims = "extend_hold", max(0, more), h.Unit, h.ServiceAt, h.MemberID, h.Dims
@@ -182,23 +184,28 @@ func (o *ExtendHold) decide(d *decision) (receipt, error) {
 // maxHoldLines bounds how often a hold may have taken from a grant.
 const maxHoldLines = 1000
 
-// besides selects an amount from what the customer has besides a hold.
-func (d *decision) besides(h *credit.Hold, amount credit.Amount, overage bool) (credit.Selection, error) {
+// besides selects an amount from what the customer has besides a hold, as far as the limits admit it that apply to the hold's usage.
+func (d *decision) besides(h *credit.Hold, amount credit.Amount, overage bool) (sel credit.Selection, gates []credit.Gate, err error) {
+	if err = d.c.entitled(h.MemberID, h.Dims); err != nil {
+		return sel, nil, err
+	}
+	if gates, err = d.c.gates(h.Unit, h.MemberID, h.Dims); err != nil {
+		return sel, nil, err
+	}
 	grants := d.c.grants
 	if !overage {
-		grants = nil
-		for _, g := range d.c.grants {
-			if g.Type != credit.Overage {
-				grants = append(grants, g)
-			}
-		}
+		grants = withoutOverage(grants)
 	}
-	sel, err := credit.Select(grants, credit.Need{At: d.c.at, Unit: h.Unit, Member: h.MemberID, Dims: h.Dims,
+	sel, err = credit.Select(grants, credit.Need{At: d.c.at, Unit: h.Unit, Member: h.MemberID, Dims: h.Dims, Gates: gates,
 		Cost: func(credit.RateLock) (credit.Amount, error) { return amount, nil }}, d.job.draws[:0])
-	if err == nil && sel.Short > 0 {
+	switch {
+	case err != nil || sel.Short == 0:
+	case sel.Gate > 0:
+		err = d.limitRefusal(&gates[sel.Gate-1], sel, h.Unit, d.scale(h.Unit))
+	default:
 		err = (&Consume{}).refusal(sel, h.Unit, d.scale(h.Unit))
 	}
-	return sel, err
+	return sel, gates, err
 }
 
 func (o *CaptureHold) decide(d *decision) (receipt, error) {
@@ -217,11 +224,22 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.c.heldIn(h); err != nil {
+		return nil, err
+	}
 	var returned []credit.Draw
 	if need < 0 {
+		gates, err := d.c.gates(h.Unit, h.MemberID, h.Dims)
+		if err != nil {
+			return nil, err
+		}
+		if err = d.c.lowers(gates, -need); err != nil {
+			return nil, err
+		}
 		if returned, err = d.giveBack(h.Unit, -need); err != nil {
 			return nil, err
 		}
+		d.lower(gates, returned)
 		need = 0
 	}
 	scale := d.scale(h.Unit)
@@ -234,13 +252,15 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 			With("required", need.Format(scale)).With("held", max(0, held).Format(scale))
 	}
 	var besides credit.Selection
+	var gates []credit.Gate
 	if rest := need - h.Left(); rest > 0 {
-		if besides, err = d.besides(h, rest, o.Over == CaptureOverage); err != nil {
+		if besides, gates, err = d.besides(h, rest, o.Over == CaptureOverage); err != nil {
 			return nil, err
 		}
 		h.Extra += rest
 	}
 	// Nothing is refused from here on.
+	d.passes(gates, besides.Draws, false)
 	rest := need
 	for i := range h.Lines {
 		l := &h.Lines[i]
@@ -257,6 +277,7 @@ func (o *CaptureHold) decide(d *decision) (receipt, error) {
 		g.Held -= n
 		g.Consumed += n
 		d.move(g, "held", "consumed", n)
+		d.unhold(h, i, g.Wallet.ID, n, true)
 		d.emptied(g)
 		rest -= n
 	}
@@ -318,6 +339,9 @@ func (d *decision) emptied(g *credit.Grant) {
 
 // letGo returns what a hold still holds to its grants, and ends it. What comes back to a grant past its expiry is breakage at once.
 func (d *decision) letGo(h *credit.Hold, status credit.HoldStatus) error {
+	if err := d.c.heldIn(h); err != nil {
+		return err
+	}
 	for i := range h.Lines {
 		l := &h.Lines[i]
 		n := l.Left()
@@ -331,6 +355,7 @@ func (d *decision) letGo(h *credit.Hold, status credit.HoldStatus) error {
 		l.Released += n
 		h.Released += n
 		g.Held -= n
+		d.unhold(h, i, g.Wallet.ID, n, false)
 		if g.Status == credit.StatusVoided {
 			g.Voided += n // a dispute took the rest of it while this was held
 			d.move(g, "held", "voided", n)

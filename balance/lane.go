@@ -364,6 +364,7 @@ type batch struct {
 	lane      *lane
 	began     time.Time // before anything was read
 	skipping  bool      // customers locked by others are passed over
+	limited   bool      // one of the customers has, or has had, limits
 	locked    *db.Locked
 	customers map[credit.CustomerID]*customer
 	changes   db.Changes
@@ -415,6 +416,11 @@ func (l *lane) attempt(jobs []*job, skipLocked bool) (skipped []*job, err error)
 	}
 	if err := b.foresee(ctx, jobs); err != nil {
 		return nil, err
+	}
+	if b.limited {
+		if err := b.foreseeLimits(ctx, jobs); err != nil {
+			return nil, err
+		}
 	}
 	b.results = make([]result, len(jobs))
 	var waiting []bool
@@ -531,6 +537,7 @@ func (b *batch) lock(ctx context.Context, jobs []*job, skipLocked bool) error {
 			snap = newSnapshot(b.locked.Epoch, h, loaded[id])
 		}
 		b.customers[id] = newCustomer(id, h, snap, b.locked.Now)
+		b.limited = b.limited || snap.limits != nil
 	}
 	for _, h := range b.locked.Holds {
 		if c := b.customers[h.CustomerID]; c != nil {
@@ -611,7 +618,7 @@ func (b *batch) decide(j *job) result {
 			return replay(known, h)
 		}
 	}
-	if _, looks := j.op.(*ReadBalance); c.frozen && !looks {
+	if c.frozen && !looks(j.op) {
 		return result{err: credit.Errorf(credit.CustomerFrozen, "The customer is frozen: its books and balances differ and somebody is looking into it.")}
 	}
 	j.draws = b.lane.draws
@@ -702,7 +709,7 @@ func (b *batch) refuse(j *job, err error) result {
 // finalRefusals are those that a new attempt with the same key cannot overturn. Others, such as an unknown rate, may be mended
 // and the request repeated.
 var finalRefusals = map[credit.Code]bool{
-	credit.InsufficientCredits: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
+	credit.InsufficientCredits: true, credit.LimitReached: true, credit.NotEntitled: true, credit.NotRefundable: true, credit.GrantState: true, credit.GrantExpired: true,
 	credit.TooOld: true, credit.CaptureExceedsHold: true, credit.HoldEnded: true, credit.NotCorrectable: true, credit.DisputeState: true,
 }
 
@@ -740,6 +747,7 @@ func (b *batch) close() {
 		for ver := range c.amended {
 			b.changes.Corrected = append(b.changes.Corrected, c.recorded[ver].CorrectedRow)
 		}
+		b.changes.Windows = c.windowRows(b.changes.Windows)
 		for id := range c.held {
 			b.changes.Holds = append(b.changes.Holds, c.holds[id])
 		}
@@ -774,7 +782,8 @@ func (b *batch) publish() {
 		snap := c.base
 		if c.ver != snap.ver || c.undo {
 			was := snap.form
-			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, entity: snap.entity, currency: snap.currency, cards: c.cards, wallets: c.wallets, grants: c.grants, counted: c.remembered()}
+			snap = &snapshot{epoch: b.locked.Epoch, ver: c.ver, at: c.at, entity: snap.entity, currency: snap.currency, cards: c.cards, wallets: c.wallets, grants: c.grants, counted: c.remembered(),
+				limits: c.rememberedLimits()}
 			if b.lane.svc.cache != nil {
 				snap.seen, snap.asOf, snap.form = b.began, c.at, was
 				if snap.amountsOnly = was != nil && !c.reshaped && !was.passed(c.at); !snap.amountsOnly {
@@ -782,6 +791,10 @@ func (b *batch) publish() {
 				}
 				b.lane.svc.pusher.push(id, snap)
 			}
+		} else if c.limits != nil && c.limits.fresh {
+			knows := *snap
+			knows.limits = c.rememberedLimits()
+			snap = &knows
 		}
 		b.lane.snapshots.put(id, snap)
 	}

@@ -43,20 +43,22 @@ type QuoteDocument struct {
 	QuotedAt   Instant           `json:"quoted_at"`
 	Dimensions credit.Dimensions `json:"dimensions,omitempty"`
 	ChargeDocument
-	Cost      *CostDocument   `json:"cost,omitempty"` // as in a receipt
-	DrawOrder int             `json:"draw_order"`
-	Maximum   *ChargeDocument `json:"maximum,omitempty"` // at the maximum quantities; partial when there is not enough for them
+	Limits    []LimitUsageDocument `json:"limits,omitempty"` // those that apply, as they stand before
+	Cost      *CostDocument        `json:"cost,omitempty"`   // as in a receipt
+	DrawOrder int                  `json:"draw_order"`
+	Maximum   *ChargeDocument      `json:"maximum,omitempty"` // at the maximum quantities; partial when there is not enough for them
 }
 
 // ChargeDocument is what a usage costs and who pays.
 type ChargeDocument struct {
-	Amount    string            `json:"amount"`
-	Partial   bool              `json:"partial,omitempty"`
-	Shortfall string            `json:"shortfall,omitempty"` // credits wanting, when partial
-	Pricing   []json.RawMessage `json:"pricing,omitempty"`   // each a [PricingDocument]
-	Draws     []DrawDocument    `json:"draws"`
-	GivenBack string            `json:"given_back,omitempty"` // what would be returned
-	Available string            `json:"available"`            // what would be left to the customer in this unit
+	Amount    string              `json:"amount"`
+	Partial   bool                `json:"partial,omitempty"`
+	Shortfall string              `json:"shortfall,omitempty"` // credits wanting, when partial
+	Pricing   []json.RawMessage   `json:"pricing,omitempty"`   // each a [PricingDocument]
+	Draws     []DrawDocument      `json:"draws"`
+	GivenBack string              `json:"given_back,omitempty"` // what would be returned
+	Available string              `json:"available"`            // what would be left to the customer in this unit
+	RefusedBy *LimitUsageDocument `json:"refused_by,omitempty"` // the limit that does not admit all of it
 }
 
 // AssignmentDocument says that a rate card prices a customer's events of a time.
@@ -131,6 +133,7 @@ type WalletDocument struct {
 	Scope      credit.Scope      `json:"scope"`
 	Cap        string            `json:"cap"` // "hard" or "soft"
 	OverageID  *credit.GrantID   `json:"overage_grant_id,omitempty"`
+	MemberID   *credit.MemberID  `json:"member_id,omitempty"` // whose alone it is
 	Available  string            `json:"available,omitempty"`
 }
 

@@ -238,6 +238,28 @@ func (s *Service) prepare(op Operation) (*job, error) {
 		if o.Wallet.SoftCap && (o.OverageLimit < 1 || o.OverageLimit > credit.MaxAmount || o.OveragePrice < 0) {
 			return nil, credit.Errorf(credit.InvalidAmount, "A soft-capped wallet needs a positive overage limit and a price that is not negative.")
 		}
+	case *CreateLimit:
+		if _, err := s.Unit(o.Limit.Unit); err != nil {
+			return nil, err
+		}
+		if err := credit.CheckLimit(&o.Limit); err != nil {
+			return nil, err
+		}
+	case *UpdateLimit:
+		if o.Amount != nil && (*o.Amount < 0 || *o.Amount > credit.MaxAmount) {
+			return nil, credit.Errorf(credit.InvalidAmount, "A limit is not below 0.")
+		}
+		if o.WarnAt != nil {
+			if err := credit.CheckWarnAt(*o.WarnAt); err != nil {
+				return nil, err
+			}
+		}
+	case *UpdateMember:
+		if o.Scope != nil {
+			if err := credit.CheckScope(*o.Scope); err != nil {
+				return nil, err
+			}
+		}
 	case *CreateGrant:
 		if o.Grant.Amount < 1 || o.Grant.Amount > credit.MaxAmount || o.Grant.Wallet == nil {
 			return nil, credit.Errorf(credit.InvalidAmount, "A grant has a wallet and a positive amount.")
@@ -318,7 +340,16 @@ func checkHoldTime(d time.Duration, none bool) error {
 // reads tells whether an operation changes nothing.
 func reads(op Operation) bool {
 	switch op.(type) {
-	case *ReadBalance, *Quote:
+	case *Quote:
+		return true
+	}
+	return looks(op)
+}
+
+// looks tells whether an operation only says how the customer stands, which a frozen one may be asked too.
+func looks(op Operation) bool {
+	switch op.(type) {
+	case *ReadBalance, *ReadMember:
 		return true
 	}
 	return false

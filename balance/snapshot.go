@@ -20,6 +20,7 @@ type snapshot struct {
 	wallets  map[credit.WalletID]*credit.Wallet
 	grants   []*credit.Grant // open, in draw-down order
 	counted  counters        // those that were asked for
+	limits   *limits         // nil: the customer has never had any
 
 	// For the cache; zero in a snapshot that is not brought there.
 	asOf        time.Time // by the clock of Postgres
@@ -39,7 +40,11 @@ func (f *form) passed(t time.Time) bool { return f.until >= 0 && t.UnixMicro() >
 
 func newSnapshot(epoch string, h db.Head, s *db.CustomerState) *snapshot {
 	slices.SortFunc(s.Grants, credit.CompareDrawOrder)
-	return &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, entity: s.Entity, currency: s.Currency, cards: cards{s.RateCard, s.Assignments}, wallets: s.Wallets, grants: s.Grants}
+	snap := &snapshot{epoch: epoch, ver: h.Ver, at: h.LastAt, entity: s.Entity, currency: s.Currency, cards: cards{s.RateCard, s.Assignments}, wallets: s.Wallets, grants: s.Grants}
+	if s.Gates != nil {
+		snap.limits = &limits{terms: s.Gates}
+	}
+	return snap
 }
 
 // cards are what prices a customer's usage. Their slice is shared and never changed.

@@ -20,6 +20,7 @@ const (
 	GrantNotFound       Code = "grant_not_found"
 	DisputeNotFound     Code = "dispute_not_found"
 	RefundNotFound      Code = "refund_not_found"
+	LimitNotFound       Code = "limit_not_found"
 	RateCardNotFound    Code = "rate_card_not_found"
 	DraftNotFound       Code = "draft_not_found"
 	AssignmentNotFound  Code = "assignment_not_found"
@@ -31,7 +32,8 @@ const (
 	QuarantineNotFound  Code = "quarantine_not_found"
 	AlreadyExists       Code = "already_exists"
 	InsufficientCredits Code = "insufficient_credits"
-	NotEntitled         Code = "not_entitled" // credits are there, but none of them may serve this
+	NotEntitled         Code = "not_entitled"  // credits are there, but none of them may serve this
+	LimitReached        Code = "limit_reached" // a hard limit does not admit this
 	NoRate              Code = "no_rate"
 	NoFXRate            Code = "no_fx_rate" // no exchange rate that is fresh enough
 	UnknownProvider     Code = "unknown_provider"

@@ -61,7 +61,8 @@ type Wallet struct {
 	Name     string
 	Priority int // lower is drawn first
 	Scope    Scope
-	SoftCap  bool // an overage grant backs it
+	SoftCap  bool     // an overage grant backs it
+	Member   MemberID // whose alone it is; zero: everybody's
 }
 
 // Grant is credits given at once, with price, terms and expiry.
@@ -110,7 +111,7 @@ func (g *Grant) Lock() RateLock { return RateLock{g.RateCard, g.RateVersion} }
 // The member is zero when none is named; a grant bound to a member then does not serve.
 func (g *Grant) Serves(t time.Time, member MemberID, d Dimensions) bool {
 	return g.Status == StatusOpen && !g.Frozen && !t.Before(g.EffectiveAt) && !g.PastExpiry(t) &&
-		(g.MemberID.IsZero() || g.MemberID == member) && g.Scope.Matches(d) && g.Wallet.Scope.Matches(d)
+		(g.MemberID.IsZero() || g.MemberID == member) && (g.Wallet.Member.IsZero() || g.Wallet.Member == member) && g.Scope.Matches(d) && g.Wallet.Scope.Matches(d)
 }
 
 // PastExpiry tells whether the grant's life is over at t.

@@ -33,6 +33,7 @@ type Hold struct {
 	Reason     string // "": none
 	CreatedAt  time.Time
 	Lines      []HoldLine // in the order in which they were taken
+	Gates      []HoldGate // the windows of limits that they count in; only added to
 }
 
 // HoldLine is a hold's share of a grant.
@@ -51,5 +52,6 @@ func (h *Hold) Left() Amount { return h.Amount - h.Captured - h.Released }
 func (h *Hold) Clone() *Hold {
 	c := *h
 	c.Lines = append([]HoldLine(nil), h.Lines...)
+	c.Gates = append([]HoldGate(nil), h.Gates...)
 	return &c
 }

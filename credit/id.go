@@ -34,6 +34,7 @@ type (
 	disputeKind  struct{}
 	manualKind   struct{}
 	statedKind   struct{}
+	limitKind    struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -56,6 +57,7 @@ func (alertKind) prefix() string    { return "alr" }
 func (disputeKind) prefix() string  { return "dsp" }
 func (manualKind) prefix() string   { return "mjn" }
 func (statedKind) prefix() string   { return "stm" }
+func (limitKind) prefix() string    { return "lmt" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -79,6 +81,7 @@ type (
 	DisputeID    = ID[disputeKind]
 	JournalID    = ID[manualKind] // of a manual journal
 	StatementID  = ID[statedKind] // of a figure from outside
+	LimitID      = ID[limitKind]
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

@@ -14,6 +14,7 @@ type Need struct {
 	Unit   string
 	Member MemberID // zero: none named
 	Dims   Dimensions
+	Gates  []Gate // what limits leave; nil: there are none
 	// Cost returns what the usage costs at a rate: the zero lock is the card and version in force at the time of the usage, which
 	// price floating grants. An explicit amount costs the same at every one.
 	Cost func(at RateLock) (Amount, error)
@@ -31,15 +32,21 @@ type Selection struct {
 	Elsewhere Amount
 	// Rates lists what the usage was priced at, in order of use; never empty. Short is in credits of the last.
 	Rates []RateLock
+	// Gate is the place, counted from 1, among the need's gates of the hard limit that keeps the draws from paying for everything, also where
+	// credits are short too: one on the whole usage before one on a wallet. 0: none does.
+	Gate int
 }
 
 // Select walks grants in draw-down order and takes what the need asks for, all of one grant before the next. The grants must be
 // sorted by [CompareDrawOrder]; they are not changed. When a walk passes from a grant of one rate to a grant of
-// another, the part still to pay is carried over at the ratio of the two costs, rounded up to a step.
+// another, the part still to pay is carried over at the ratio of the two costs, rounded up to a step. Hard limits bound what is taken: of all
+// grants together, or of those of one wallet.
 func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 	s := Selection{Draws: into[:0]}
 	var rate RateLock
 	priced, cost := false, Amount(0)
+	rooms := newRooms(need.Gates)
+	withheld := 0
 	for _, g := range grants {
 		if g.Wallet.Unit != need.Unit || g.Available == 0 {
 			continue
@@ -47,6 +54,16 @@ func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 		if !g.Serves(need.At, need.Member, need.Dims) {
 			if !need.At.Before(g.EffectiveAt) && !g.PastExpiry(need.At) && g.Type != Overage {
 				s.Elsewhere += g.Available
+			}
+			continue
+		}
+		room, by := rooms.of(g.Wallet.ID)
+		if room == 0 {
+			if withheld == 0 {
+				withheld = by
+			}
+			if need.Gates[by-1].Limit.Wallet.IsZero() {
+				break
 			}
 			continue
 		}
@@ -67,7 +84,11 @@ func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 		if s.Short == 0 {
 			break
 		}
-		take := min(g.Available, s.Short)
+		take := min(g.Available, s.Short, room)
+		if take < min(g.Available, s.Short) && withheld == 0 {
+			withheld = by
+		}
+		rooms.take(g.Wallet.ID, take)
 		s.Draws = append(s.Draws, Draw{Grant: g, Amount: take})
 		s.Total += take
 		s.Short -= take
@@ -81,6 +102,12 @@ func Select(grants []*Grant, need Need, into []Draw) (Selection, error) {
 			return Selection{}, err
 		}
 		s.Short, s.Rates = next, append(s.Rates, RateLock{})
+	}
+	if s.Short > 0 && len(need.Gates) > 0 {
+		s.Gate = withheld
+		if whole, left := rooms.whole(); whole > 0 && s.Total+s.Short > left {
+			s.Gate = whole
+		}
 	}
 	return s, nil
 }

@@ -264,7 +264,7 @@ func (c *Catalog) AddCustomer(ctx context.Context, r CustomerRow) (CustomerRow, 
 // AddMember makes a member of a customer.
 func (c *Catalog) AddMember(ctx context.Context, m MemberRow) (MemberRow, error) {
 	created, err := c.q.AddMember(ctx, sqlc.AddMemberParams{ID: uuidOf(m.ID), CustomerID: uuidOf(m.Customer), ExternalID: textOf(m.ExternalID), Name: m.Name})
-	m.CreatedAt = fromTime(created)
+	m.CreatedAt, m.MemberTerms = fromTime(created), MemberTerms{Active: true}
 	return m, wrap(err, "add member")
 }
 

@@ -182,6 +182,7 @@ type CustomerState struct {
 	Assignments []Assignment      // of rate cards that may still price an event, by From
 	Wallets     map[credit.WalletID]*credit.Wallet
 	Grants      []*credit.Grant // open ones, in no order
+	Gates       *CustomerGates  // nil: it has never had limits
 }
 
 // Lock begins a transaction, locks and reads. On an error nothing has changed and the lane is closed.
@@ -442,9 +443,9 @@ func readLoad(res pgx.BatchResults) (map[credit.CustomerID]*CustomerState, error
 	out := make(map[credit.CustomerID]*CustomerState)
 	if err := each(res, func(rows pgx.Rows) error {
 		var id, card pgtype.UUID
-		var assignments []byte
+		var assignments, gates []byte
 		s := &CustomerState{Wallets: make(map[credit.WalletID]*credit.Wallet)}
-		if err := rows.Scan(&id, &s.Entity, &s.Currency, &card, &assignments); err != nil {
+		if err := rows.Scan(&id, &s.Entity, &s.Currency, &card, &assignments, &gates); err != nil {
 			return err
 		}
 		s.RateCard = card.Bytes
@@ -454,20 +455,26 @@ func readLoad(res pgx.BatchResults) (map[credit.CustomerID]*CustomerState, error
 				return err
 			}
 		}
+		if gates != nil {
+			var err error
+			if s.Gates, err = readGates(gates); err != nil {
+				return err
+			}
+		}
 		out[id.Bytes] = s
 		return nil
 	}); err != nil {
 		return nil, err
 	}
 	if err := each(res, func(rows pgx.Rows) error {
-		var id, customer pgtype.UUID
+		var id, customer, member pgtype.UUID
 		var w credit.Wallet
 		var scope []byte
 		var limit string
-		if err := rows.Scan(&id, &customer, &w.Unit, &w.Name, &w.Priority, &scope, &limit); err != nil {
+		if err := rows.Scan(&id, &customer, &w.Unit, &w.Name, &w.Priority, &scope, &limit, &member); err != nil {
 			return err
 		}
-		w.ID, w.SoftCap = id.Bytes, limit == "soft"
+		w.ID, w.SoftCap, w.Member = id.Bytes, limit == "soft", member.Bytes
 		var err error
 		if w.Scope, err = readScope(scope); err != nil {
 			return err
@@ -566,6 +573,11 @@ type Changes struct {
 	Heads          []HeadRow
 	Quarantined    []QuarantinedRow // to be kept
 	Retried        []RetriedRow     // kept ones that were tried again
+	Limits         []LimitChange
+	Windows        []WindowChange // each once
+	LimitCounts    []LimitCount
+	Members        []MemberRow         // changed ones
+	Gated          []credit.CustomerID // that have their first limit, or a member that may not use everything
 }
 
 type (
@@ -713,7 +725,8 @@ func (l *Lane) Commit(ctx context.Context, c *Changes) error {
 	switch {
 	case !refused || errors.Is(err, ErrUnknown):
 		return fmt.Errorf("commit batch: %w", err)
-	case pg.ConstraintName == "key_once", pg.ConstraintName == "operation_order", pg.ConstraintName == "grant_avail_sign":
+	case pg.ConstraintName == "key_once", pg.ConstraintName == "operation_order", pg.ConstraintName == "grant_avail_sign",
+		pg.ConstraintName == "limit_window_once", pg.ConstraintName == "limit_window_used_sign":
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	case strings.HasPrefix(pg.Code, "22"), strings.HasPrefix(pg.Code, "23"), strings.HasPrefix(pg.Code, "42"):
 		return fmt.Errorf("%w: %w", ErrRefused, refusal(err))

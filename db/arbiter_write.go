@@ -23,7 +23,7 @@ func (c *Changes) queue(b *pgx.Batch) error {
 		if w.Wallet.SoftCap {
 			limit = "soft"
 		}
-		b.Queue(sqlc.AddWallet, uuidOf(w.Wallet.ID), uuidOf(w.Customer), w.Wallet.Unit, w.Wallet.Name, w.Wallet.Priority, scope, limit, w.At)
+		b.Queue(sqlc.AddWallet, uuidOf(w.Wallet.ID), uuidOf(w.Customer), w.Wallet.Unit, w.Wallet.Name, w.Wallet.Priority, scope, limit, w.At, uuidOf(w.Wallet.Member))
 	}
 	for _, g := range c.NewGrants {
 		if err := g.queue(b); err != nil {
@@ -65,6 +65,9 @@ func (c *Changes) queue(b *pgx.Batch) error {
 	}
 	for _, a := range c.Assignments {
 		b.Queue(sqlc.EndAssignment, timeOf(a.To), uuidOf(a.ID))
+	}
+	if err := c.queueLimits(b); err != nil {
+		return err
 	}
 	c.queueEvents(b)
 	c.queueQuarantined(b)

@@ -59,6 +59,7 @@ type (
 		Customer         credit.CustomerID
 		ExternalID, Name string
 		CreatedAt        time.Time
+		MemberTerms
 	}
 	// WalletRow is a wallet.
 	WalletRow struct {
@@ -257,12 +258,19 @@ func (s *Store) MemberID(ctx context.Context, customer credit.CustomerID, id cre
 	return m.Bytes, found(err, credit.Errorf(credit.MemberNotFound, "The customer has no such member."), "find member")
 }
 
+// Member returns a customer's member, or an Error coded member_not_found.
+func (s *Store) Member(ctx context.Context, customer credit.CustomerID, id credit.MemberID) (MemberRow, error) {
+	m, err := s.q.ReadMember(ctx, uuidOf(id), uuidOf(customer))
+	if err != nil {
+		return MemberRow{}, found(err, credit.Errorf(credit.MemberNotFound, "The customer has no such member."), "read member")
+	}
+	return memberRow(m)
+}
+
 // MemberPage returns up to n members of a customer below an id, newest first.
 func (s *Store) MemberPage(ctx context.Context, customer credit.CustomerID, before credit.MemberID, n int) ([]MemberRow, error) {
 	rows, err := s.q.PageMembers(ctx, uuidOf(customer), below(before), int32(n))
-	return page(rows, err, "read members", func(m sqlc.Member) MemberRow {
-		return MemberRow{ID: m.ID.Bytes, Customer: m.CustomerID.Bytes, ExternalID: m.ExternalID.String, Name: m.Name, CreatedAt: fromTime(m.CreatedAt)}
-	})
+	return pageOf(rows, err, "read members", memberRow)
 }
 
 // Wallet returns a wallet, or an Error coded wallet_not_found.
@@ -281,7 +289,7 @@ func walletRow(r sqlc.FindWalletRow) (WalletRow, error) {
 
 func walletOf(w sqlc.Wallet) (credit.Wallet, error) {
 	scope, err := readScope(w.Scope)
-	return credit.Wallet{ID: w.ID.Bytes, Unit: w.Unit, Name: w.Name, Priority: int(w.Priority), Scope: scope, SoftCap: w.Cap == "soft"}, err
+	return credit.Wallet{ID: w.ID.Bytes, Unit: w.Unit, Name: w.Name, Priority: int(w.Priority), Scope: scope, SoftCap: w.Cap == "soft", Member: w.MemberID.Bytes}, err
 }
 
 // WalletPage returns up to n wallets below an id, newest first, of one customer or, when that is zero, of all.

@@ -54,7 +54,9 @@ func holdOf(r sqlc.Hold) (*credit.Hold, error) {
 			return nil, fmt.Errorf("read dimensions of hold %s: %w", h.ID, err)
 		}
 	}
-	return h, nil
+	var err error
+	h.Gates, err = readHoldGates(r.Gates)
+	return h, err
 }
 
 // queueHolds writes holds with their lines.
@@ -70,9 +72,13 @@ func (c *Changes) queueHolds(b *pgx.Batch) error {
 				return fmt.Errorf("write dimensions: %w", err)
 			}
 		}
+		gates, err := holdGatesJSON(h.Gates)
+		if err != nil {
+			return err
+		}
 		b.Queue(sqlc.SaveHold, uuidOf(h.ID), uuidOf(h.CustomerID), uuidOf(h.MemberID), h.Unit, string(h.Status), int64(h.Amount), int64(h.Captured),
 			int64(h.Released), int64(h.Extra), h.ExpiresAt, h.ServiceAt, uuidOf(h.Rate.Card), pgtype.Int4{Int32: int32(h.Rate.Version), Valid: h.Rate.Version != 0},
-			dims, textOf(h.Reason), h.CreatedAt)
+			dims, textOf(h.Reason), h.CreatedAt, gates)
 		for n, l := range h.Lines {
 			holds, ns, grants = append(holds, uuidOf(h.ID)), append(ns, int16(n)), append(grants, uuidOf(l.Grant))
 			amounts, captured, released = append(amounts, int64(l.Amount)), append(captured, int64(l.Captured)), append(released, int64(l.Released))

@@ -70,7 +70,8 @@ var Types = []string{
 	"alert.fired", "alert.recovered", "alert.team.fired", "alert.team.recovered", "customer.created", "customer.updated", "dispute.lost",
 	"dispute.opened", "dispute.won", "grant.created", "grant.decremented", "grant.depleted", "grant.expired", "grant.extended", "grant.frozen",
 	"grant.issued", "grant.refunded", "grant.reopened", "grant.transferred", "grant.unfrozen", "grant.voided", "hold.captured", "hold.created",
-	"hold.expired", "hold.extended", "hold.released", "member.created", "notification.customer.frozen", "notification.grant.expiring",
-	"notification.period.awaiting_approval", "notification.webhook_endpoint.disabled", "operation.corrected", "period.closed", "period.reopened",
-	"period.soft_closed", "refund.created", "refund.settled", "wallet.created", "wallet.updated", "webhook_endpoint.disabled", "webhook_endpoint.test",
+	"hold.expired", "hold.extended", "hold.released", "limit.created", "limit.ended", "limit.reached", "limit.updated", "limit.warning",
+	"member.created", "member.updated", "notification.customer.frozen", "notification.grant.expiring", "notification.period.awaiting_approval",
+	"notification.webhook_endpoint.disabled", "operation.corrected", "period.closed", "period.reopened", "period.soft_closed", "refund.created",
+	"refund.settled", "wallet.created", "wallet.updated", "webhook_endpoint.disabled", "webhook_endpoint.test",
 }

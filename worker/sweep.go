@@ -84,6 +84,12 @@ func (w *worker) forgetKeys(ctx context.Context) (bool, error) {
 	return answers == forgetBatch || denials == forgetBatch, err
 }
 
+// forgetWindows deletes windows of limits that cannot matter any more, a bounded number in each transaction.
+func (w *worker) forgetWindows(ctx context.Context) (bool, error) {
+	n, err := w.store.DeleteOldWindows(ctx, forgetBatch)
+	return n == forgetBatch, err
+}
+
 // customers is a set that is filled by one goroutine and emptied by another.
 type customers struct {
 	mu  sync.Mutex

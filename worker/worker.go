@@ -66,6 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "expire grants", time.Second, w.expireGrants) })
 	running.Go(func() { w.repeat(ctx, "book expiries", time.Second, w.bookExpiries) })
 	running.Go(func() { w.repeat(ctx, "forget idempotency keys", 10*time.Minute, w.forgetKeys) })
+	running.Go(func() { w.repeat(ctx, "forget windows of limits", 10*time.Minute, w.forgetWindows) })
 	running.Go(func() { w.repeat(ctx, "remove old back-tests", 10*time.Minute, w.removeBacktests) })
 	running.Go(func() { w.repeat(ctx, "audit the books", 30*time.Second, w.audit) })
 	running.Go(func() { w.repeat(ctx, "number journal entries", 2*time.Second, w.numberEntries) })

@@ -18,16 +18,21 @@ LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY(@digests::uuid[]);
 
 -- name: ReadCustomers :many
--- With the assignments of rate cards that may still price an event, in order of time; null: none.
+-- With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that may not
+-- use everything; null: none.
 SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
     FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
-  ) AS assignments
+  ) AS assignments,
+  CASE WHEN c.gated THEN json_build_object('zone', e.time_zone,
+    'limits', (SELECT json_agg(l ORDER BY l.id) FROM limits AS l WHERE l.customer_id = c.id AND l.ended_at IS NULL),
+    'members', (SELECT json_agg(json_build_object('id', m.id, 'active', m.active, 'scope', m.scope)) FROM members AS m WHERE m.customer_id = c.id AND (NOT m.active OR m.scope <> '{}'))
+  ) END AS gates
 FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY(@customers::uuid[]);
 
 -- name: ReadWallets :many
-SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE customer_id = ANY(@customers::uuid[]);
+SELECT id, customer_id, unit, name, priority, scope, cap, member_id FROM wallets WHERE customer_id = ANY(@customers::uuid[]);
 
 -- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
@@ -156,8 +161,8 @@ VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @membe
   @granted, @avail, @from_grant, @from_ver);
 
 -- name: AddWallet :exec
-INSERT INTO wallets (id, customer_id, unit, name, priority, scope, cap, created_at)
-VALUES (@id, @customer_id, @unit, @name, @priority, @scope, @cap, @created_at);
+INSERT INTO wallets (id, customer_id, unit, name, priority, scope, cap, created_at, member_id)
+VALUES (@id, @customer_id, @unit, @name, @priority, @scope, @cap, @created_at, @member_id);
 
 -- name: ChangeWallet :exec
 UPDATE wallets SET priority = @priority, scope = @scope WHERE id = @id;

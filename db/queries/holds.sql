@@ -1,5 +1,5 @@
 -- name: ReadHolds :many
-SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at
+SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates
 FROM holds WHERE id = ANY(@holds::uuid[]);
 
 -- name: ReadHoldLines :many
@@ -13,10 +13,10 @@ SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority,
 FROM grants AS g WHERE g.id IN (SELECT l.grant_id FROM hold_lines AS l WHERE l.hold_id = ANY(@holds::uuid[]));
 
 -- name: SaveHold :exec
-INSERT INTO holds (id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at)
-VALUES (@id, @customer_id, @member_id, @unit, @status, @amount, @captured, @released, @extra, @expires_at, @service_at, @rate_card_id, @rate_version, @dims, @reason, @created_at)
+INSERT INTO holds (id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates)
+VALUES (@id, @customer_id, @member_id, @unit, @status, @amount, @captured, @released, @extra, @expires_at, @service_at, @rate_card_id, @rate_version, @dims, @reason, @created_at, @gates)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, amount = excluded.amount, captured = excluded.captured, released = excluded.released,
-  extra = excluded.extra, expires_at = excluded.expires_at;
+  extra = excluded.extra, expires_at = excluded.expires_at, gates = excluded.gates;
 
 -- name: SaveHoldLines :exec
 INSERT INTO hold_lines (hold_id, n, grant_id, amount, captured, released)
@@ -30,12 +30,12 @@ SELECT h.id, h.customer_id FROM holds AS h JOIN customer_heads AS c ON c.custome
 WHERE h.status = 'open' AND h.expires_at <= now() AND NOT c.frozen ORDER BY h.expires_at LIMIT @n;
 
 -- name: FindHold :one
-SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at
+SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates
 FROM holds WHERE id = @id;
 
 -- name: PageHolds :many
 -- Newest first. Null filters let everything through; a wallet's are those that hold credits of one of its grants.
-SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at
+SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates
 FROM holds AS h
 WHERE (sqlc.narg('customer_id')::uuid IS NULL OR h.customer_id = sqlc.narg('customer_id')::uuid)
   AND (sqlc.narg('status')::text IS NULL OR h.status = sqlc.narg('status')::text)

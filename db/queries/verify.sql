@@ -296,5 +296,83 @@ FROM grants AS f
 LEFT JOIN (SELECT from_grant, sum(amount) AS amount FROM grants WHERE from_grant IS NOT NULL GROUP BY from_grant) AS t ON t.from_grant = f.id
 WHERE f.transferred > 0 OR t.from_grant IS NOT NULL;
 
+-- name: VerifyLimitWindows :many
+-- Each window of a limit is what was counted in it, count by count.
+SELECT coalesce(w.limit_id, c.limit_id)::text AS subject, CASE
+    WHEN w.limit_id IS NULL THEN format('has counts of %s in the window of %s, which is not kept', quote_literal(c.subject), c.window_start)
+    ELSE nullif(concat_ws('; ',
+      CASE WHEN w.used <> coalesce(c.used, 0) THEN format('%s has used %s in the window of %s, counted are %s', quote_literal(w.subject), w.used, w.window_start, coalesce(c.used, 0)) END,
+      CASE WHEN w.held <> coalesce(c.held, 0) THEN format('%s holds %s in the window of %s, counted are %s', quote_literal(w.subject), w.held, w.window_start, coalesce(c.held, 0)) END,
+      CASE WHEN c.broken IS NOT NULL THEN format('the count of operation %s for %s does not follow from the one before', c.broken, quote_literal(w.subject)) END
+    ), '')
+  END AS detail
+FROM limit_windows AS w
+FULL JOIN (
+  SELECT limit_id, x.subject, window_start, sum(used) AS used, sum(held) AS held, min(ver) FILTER (WHERE used_after <> used_made OR held_after <> held_made) AS broken
+  FROM (
+    SELECT limit_id, k.subject, window_start, ver, used, held, used_after, held_after, sum(used) OVER w AS used_made, sum(held) OVER w AS held_made
+    FROM limit_counts AS k WINDOW w AS (PARTITION BY limit_id, k.subject, window_start ORDER BY ver ROWS UNBOUNDED PRECEDING)
+  ) AS x
+  GROUP BY limit_id, x.subject, window_start
+) AS c ON c.limit_id = w.limit_id AND c.subject = w.subject AND c.window_start = w.window_start;
+
+-- name: VerifyLimitHolds :many
+-- What is held in a window of a limit is what open holds hold that were counted in it.
+SELECT coalesce(w.limit_id, h.limit_id)::text AS subject,
+  CASE WHEN coalesce(w.held, 0) <> coalesce(h.held, 0) THEN format('%s holds %s in the window of %s, open holds hold %s',
+    quote_literal(coalesce(w.subject, h.subject)), coalesce(w.held, 0), coalesce(w.window_start, h.window_start), coalesce(h.held, 0)) END AS detail
+FROM limit_windows AS w
+FULL JOIN (
+  SELECT x.limit_id, x.subject, x.window_start, sum(l.amount - l.captured - l.released) AS held
+  FROM (
+    SELECT o.id, (e ->> 'limit')::uuid AS limit_id, e ->> 'subject' AS subject, (e ->> 'start')::timestamptz AS window_start, (e ->> 'wallet')::uuid AS wallet_id,
+      (e ->> 'from')::integer AS first, (e ->> 'to')::integer AS past
+    FROM holds AS o CROSS JOIN LATERAL jsonb_array_elements(o.gates) AS e WHERE o.status = 'open'
+  ) AS x
+  JOIN hold_lines AS l ON l.hold_id = x.id AND l.n >= x.first AND l.n < x.past
+  JOIN grants AS g ON g.id = l.grant_id AND (x.wallet_id IS NULL OR g.wallet_id = x.wallet_id)
+  GROUP BY x.limit_id, x.subject, x.window_start
+) AS h ON h.limit_id = w.limit_id AND h.subject = w.subject AND h.window_start = w.window_start;
+
+-- name: VerifyLimitCounts :many
+-- Each operation that took credits while a limit was in force that applies to it is counted by that limit, with what its movements took and in a window of
+-- its time; and nothing else is. Windows are forgotten after 72 days, those of an ended limit after 40.
+WITH moved AS (
+  SELECT g.customer_id, m.ver, g.wallet_id, sum(m.amount) AS taken
+  FROM movements AS m JOIN grants AS g ON g.id = m.grant_id
+  WHERE m.debit = 'available' AND m.credit IN ('consumed', 'held') AND g.customer_id IN (SELECT l.customer_id FROM limits AS l)
+  GROUP BY g.customer_id, m.ver, g.wallet_id
+), kept AS (
+  SELECT l.id, l.customer_id, l.created_ver, l.ended_ver, l.unit, l.applies_to, l.member_id, l.dimension, l.value, l.wallet_id, l.scope,
+    CASE l.period WHEN 'minute' THEN interval '1 minute' WHEN 'hour' THEN interval '1 hour' WHEN 'day' THEN interval '27 hours' WHEN 'week' THEN interval '171 hours'
+      WHEN 'month' THEN interval '747 hours' WHEN 'rolling' THEN make_interval(secs => l.length_seconds / 60) END AS length
+  FROM limits AS l WHERE l.ended_at IS NULL OR l.ended_at > now() - interval '39 days'
+), done AS (
+  SELECT o.customer_id, o.ver, o.kind, o.at, o.unit, o.member_id, o.dims FROM operations AS o
+  WHERE o.customer_id IN (SELECT k.customer_id FROM kept AS k) AND o.kind IN ('consume', 'hold', 'extend_hold', 'capture', 'correct') AND o.at > now() - interval '70 days'
+), due AS (
+  SELECT k.id, o.ver, CASE k.applies_to WHEN 'member' THEN o.member_id::text WHEN 'dimension' THEN o.dims ->> k.dimension ELSE '' END AS subject, sum(m.taken) AS taken
+  FROM kept AS k
+  JOIN done AS o ON o.customer_id = k.customer_id AND o.ver > k.created_ver AND (k.ended_ver IS NULL OR o.ver < k.ended_ver) AND o.unit = k.unit
+  JOIN moved AS m ON m.customer_id = o.customer_id AND m.ver = o.ver AND (k.wallet_id IS NULL OR m.wallet_id = k.wallet_id)
+  WHERE CASE k.applies_to WHEN 'member' THEN o.member_id IS NOT NULL AND (k.member_id IS NULL OR k.member_id = o.member_id)
+      WHEN 'dimension' THEN jsonb_exists(o.dims, k.dimension) AND (k.value IS NULL OR k.value = o.dims ->> k.dimension) ELSE true END
+    AND NOT EXISTS (SELECT FROM jsonb_each(k.scope) AS s WHERE NOT coalesce(jsonb_exists(s.value, o.dims ->> s.key), false))
+  GROUP BY k.id, o.ver, 3
+), counted AS (
+  SELECT c.limit_id, c.ver, c.subject, sum(c.used + c.held) AS taken, bool_or(o.kind <> 'capture' AND (o.at < c.window_start OR o.at >= c.window_start + k.length)) AS astray
+  FROM limit_counts AS c
+  JOIN kept AS k ON k.id = c.limit_id
+  JOIN done AS o ON o.customer_id = c.customer_id AND o.ver = c.ver
+  GROUP BY c.limit_id, c.ver, c.subject HAVING sum(c.used + c.held) > 0
+)
+SELECT coalesce(d.id, c.limit_id)::text AS subject, CASE
+    WHEN coalesce(d.taken, 0) <> coalesce(c.taken, 0) THEN format('operation %s took %s of %s, counted are %s', coalesce(d.ver, c.ver), coalesce(d.taken, 0),
+      quote_literal(coalesce(d.subject, c.subject)), coalesce(c.taken, 0))
+    WHEN c.astray THEN format('operation %s is counted in a window of another time', c.ver)
+  END AS detail
+FROM due AS d
+FULL JOIN counted AS c ON c.limit_id = d.id AND c.ver = d.ver AND c.subject = d.subject;
+
 -- name: PageCustomerIDs :many
 SELECT customer_id FROM customer_heads WHERE customer_id > @after ORDER BY customer_id LIMIT @n;

@@ -276,8 +276,8 @@ func (q *Queries) AddRefund(ctx context.Context, arg AddRefundParams) error {
 }
 
 const AddWallet = `-- name: AddWallet :exec
-INSERT INTO wallets (id, customer_id, unit, name, priority, scope, cap, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO wallets (id, customer_id, unit, name, priority, scope, cap, created_at, member_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 `
 
 type AddWalletParams struct {
@@ -289,6 +289,7 @@ type AddWalletParams struct {
 	Scope      json.RawMessage
 	Cap        string
 	CreatedAt  pgtype.Timestamptz
+	MemberID   pgtype.UUID
 }
 
 func (q *Queries) AddWallet(ctx context.Context, arg AddWalletParams) error {
@@ -301,6 +302,7 @@ func (q *Queries) AddWallet(ctx context.Context, arg AddWalletParams) error {
 		arg.Scope,
 		arg.Cap,
 		arg.CreatedAt,
+		arg.MemberID,
 	)
 	return err
 }
@@ -536,7 +538,11 @@ const ReadCustomers = `-- name: ReadCustomers :many
 SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
     FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
-  ) AS assignments
+  ) AS assignments,
+  CASE WHEN c.gated THEN json_build_object('zone', e.time_zone,
+    'limits', (SELECT json_agg(l ORDER BY l.id) FROM limits AS l WHERE l.customer_id = c.id AND l.ended_at IS NULL),
+    'members', (SELECT json_agg(json_build_object('id', m.id, 'active', m.active, 'scope', m.scope)) FROM members AS m WHERE m.customer_id = c.id AND (NOT m.active OR m.scope <> '{}'))
+  ) END AS gates
 FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY($1::uuid[])
 `
@@ -547,9 +553,11 @@ type ReadCustomersRow struct {
 	Currency    string
 	RateCardID  pgtype.UUID
 	Assignments json.RawMessage
+	Gates       interface{}
 }
 
-// With the assignments of rate cards that may still price an event, in order of time; null: none.
+// With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that may not
+// use everything; null: none.
 func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
 	rows, err := q.db.Query(ctx, ReadCustomers, customers)
 	if err != nil {
@@ -565,6 +573,7 @@ func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([
 			&i.Currency,
 			&i.RateCardID,
 			&i.Assignments,
+			&i.Gates,
 		); err != nil {
 			return nil, err
 		}
@@ -992,7 +1001,7 @@ func (q *Queries) ReadRefunded(ctx context.Context, grantID pgtype.UUID) (ReadRe
 }
 
 const ReadWallets = `-- name: ReadWallets :many
-SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE customer_id = ANY($1::uuid[])
+SELECT id, customer_id, unit, name, priority, scope, cap, member_id FROM wallets WHERE customer_id = ANY($1::uuid[])
 `
 
 type ReadWalletsRow struct {
@@ -1003,6 +1012,7 @@ type ReadWalletsRow struct {
 	Priority   int32
 	Scope      json.RawMessage
 	Cap        string
+	MemberID   pgtype.UUID
 }
 
 func (q *Queries) ReadWallets(ctx context.Context, customers []pgtype.UUID) ([]ReadWalletsRow, error) {
@@ -1022,6 +1032,7 @@ func (q *Queries) ReadWallets(ctx context.Context, customers []pgtype.UUID) ([]R
 			&i.Priority,
 			&i.Scope,
 			&i.Cap,
+			&i.MemberID,
 		); err != nil {
 			return nil, err
 		}

@@ -35,6 +35,13 @@ SELECT t.customer_id, format('grant %s has %s available, its last movement left 
 FROM touched AS t
 JOIN LATERAL (SELECT m.after FROM movements AS m WHERE m.grant_id = t.id ORDER BY m.ver DESC, m.n DESC LIMIT 1) AS l ON true
 WHERE l.after <> t.avail
+UNION ALL
+SELECT c.customer_id, format('limit %s has used %s and holds %s in the window of %s, its last count left %s and %s', c.limit_id, w.used, w.held, c.window_start, l.used_after, l.held_after)::text
+FROM (SELECT DISTINCT r.customer_id, k.limit_id, k.subject, k.window_start FROM recent AS r JOIN limit_counts AS k ON k.customer_id = r.customer_id AND k.ver >= r.lo) AS c
+JOIN LATERAL (SELECT k.used_after, k.held_after FROM limit_counts AS k WHERE k.limit_id = c.limit_id AND k.subject = c.subject AND k.window_start = c.window_start
+  ORDER BY k.ver DESC LIMIT 1) AS l ON true
+LEFT JOIN limit_windows AS w ON w.limit_id = c.limit_id AND w.subject = c.subject AND w.window_start = c.window_start
+WHERE (l.used_after, l.held_after) IS DISTINCT FROM (w.used, w.held)
 ORDER BY customer_id, how
 `
 
@@ -44,7 +51,8 @@ type FindBrokenRow struct {
 }
 
 // Customers with operations since an instant whose books do not agree with themselves, and how: versions with gaps, a head that is not the
-// last version, a grant whose movements do not follow from one another or do not end at what it has available. One statement, so one
+// last version, a grant whose movements do not follow from one another or do not end at what it has available, a limit that has not what its last
+// count left. One statement, so one
 // moment. Costs what was done since then, not what was ever done.
 func (q *Queries) FindBroken(ctx context.Context, since pgtype.Timestamptz) ([]FindBrokenRow, error) {
 	rows, err := q.db.Query(ctx, FindBroken, since)

@@ -199,7 +199,7 @@ func (q *Queries) ClearDefaultRateCard(ctx context.Context) error {
 }
 
 const FindCustomer = `-- name: FindCustomer :one
-SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, c.first_rate_card_id, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id WHERE c.id = $1
+SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, c.first_rate_card_id, c.gated, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id WHERE c.id = $1
 `
 
 type FindCustomerRow struct {
@@ -220,6 +220,7 @@ func (q *Queries) FindCustomer(ctx context.Context, id pgtype.UUID) (FindCustome
 		&i.Customer.Metadata,
 		&i.Customer.CreatedAt,
 		&i.Customer.FirstRateCardID,
+		&i.Customer.Gated,
 		&i.Ver,
 		&i.Frozen,
 	)
@@ -238,7 +239,7 @@ func (q *Queries) FindCustomerID(ctx context.Context, externalID pgtype.Text) (p
 }
 
 const FindGrant = `-- name: FindGrant :one
-SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, e.currency, now()::timestamptz AS read_at
+SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, e.currency, now()::timestamptz AS read_at
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
@@ -302,6 +303,7 @@ func (q *Queries) FindGrant(ctx context.Context, id pgtype.UUID) (FindGrantRow, 
 		&i.Wallet.Scope,
 		&i.Wallet.Cap,
 		&i.Wallet.CreatedAt,
+		&i.Wallet.MemberID,
 		&i.Scale,
 		&i.Currency,
 		&i.ReadAt,
@@ -424,7 +426,7 @@ func (q *Queries) FindRefund(ctx context.Context, id pgtype.UUID) (FindRefundRow
 }
 
 const FindWallet = `-- name: FindWallet :one
-SELECT w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, g.id AS overage_id
+SELECT w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, g.id AS overage_id
 FROM wallets AS w JOIN units AS u ON u.code = w.unit LEFT JOIN grants AS g ON g.wallet_id = w.id AND g.type = 'overage'
 WHERE w.id = $1
 `
@@ -447,6 +449,7 @@ func (q *Queries) FindWallet(ctx context.Context, id pgtype.UUID) (FindWalletRow
 		&i.Wallet.Scope,
 		&i.Wallet.Cap,
 		&i.Wallet.CreatedAt,
+		&i.Wallet.MemberID,
 		&i.Scale,
 		&i.OverageID,
 	)
@@ -472,7 +475,7 @@ func (q *Queries) LockRateCard(ctx context.Context, id pgtype.UUID) (LockRateCar
 }
 
 const PageCustomers = `-- name: PageCustomers :many
-SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, c.first_rate_card_id, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id
+SELECT c.id, c.entity, c.external_id, c.name, c.rate_card_id, c.metadata, c.created_at, c.first_rate_card_id, c.gated, h.ver, h.frozen FROM customers AS c JOIN customer_heads AS h ON h.customer_id = c.id
 WHERE c.id < $1 ORDER BY c.id DESC LIMIT $2
 `
 
@@ -500,6 +503,7 @@ func (q *Queries) PageCustomers(ctx context.Context, before pgtype.UUID, pageSiz
 			&i.Customer.Metadata,
 			&i.Customer.CreatedAt,
 			&i.Customer.FirstRateCardID,
+			&i.Customer.Gated,
 			&i.Ver,
 			&i.Frozen,
 		); err != nil {
@@ -544,7 +548,7 @@ func (q *Queries) PageEntities(ctx context.Context, after string, pageSize int32
 }
 
 const PageGrants = `-- name: PageGrants :many
-SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, e.currency, now()::timestamptz AS read_at
+SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, e.currency, now()::timestamptz AS read_at
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
@@ -639,6 +643,7 @@ func (q *Queries) PageGrants(ctx context.Context, arg PageGrantsParams) ([]PageG
 			&i.Wallet.Scope,
 			&i.Wallet.Cap,
 			&i.Wallet.CreatedAt,
+			&i.Wallet.MemberID,
 			&i.Scale,
 			&i.Currency,
 			&i.ReadAt,
@@ -654,7 +659,7 @@ func (q *Queries) PageGrants(ctx context.Context, arg PageGrantsParams) ([]PageG
 }
 
 const PageMembers = `-- name: PageMembers :many
-SELECT id, customer_id, external_id, name, created_at FROM members
+SELECT id, customer_id, external_id, name, created_at, active, scope FROM members
 WHERE customer_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
 `
 
@@ -673,6 +678,8 @@ func (q *Queries) PageMembers(ctx context.Context, customerID pgtype.UUID, befor
 			&i.ExternalID,
 			&i.Name,
 			&i.CreatedAt,
+			&i.Active,
+			&i.Scope,
 		); err != nil {
 			return nil, err
 		}
@@ -874,7 +881,7 @@ func (q *Queries) PageUnits(ctx context.Context, after string, pageSize int32) (
 }
 
 const PageWallets = `-- name: PageWallets :many
-SELECT w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, u.scale, g.id AS overage_id
+SELECT w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, g.id AS overage_id
 FROM wallets AS w JOIN units AS u ON u.code = w.unit LEFT JOIN grants AS g ON g.wallet_id = w.id AND g.type = 'overage'
 WHERE ($1::uuid IS NULL OR w.customer_id = $1::uuid) AND w.id < $2
 ORDER BY w.id DESC LIMIT $3
@@ -905,6 +912,7 @@ func (q *Queries) PageWallets(ctx context.Context, customerID pgtype.UUID, befor
 			&i.Wallet.Scope,
 			&i.Wallet.Cap,
 			&i.Wallet.CreatedAt,
+			&i.Wallet.MemberID,
 			&i.Scale,
 			&i.OverageID,
 		); err != nil {

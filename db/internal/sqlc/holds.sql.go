@@ -45,7 +45,7 @@ func (q *Queries) DueHolds(ctx context.Context, n int32) ([]DueHoldsRow, error) 
 }
 
 const FindHold = `-- name: FindHold :one
-SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at
+SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates
 FROM holds WHERE id = $1
 `
 
@@ -69,12 +69,13 @@ func (q *Queries) FindHold(ctx context.Context, id pgtype.UUID) (Hold, error) {
 		&i.Dims,
 		&i.Reason,
 		&i.CreatedAt,
+		&i.Gates,
 	)
 	return i, err
 }
 
 const PageHolds = `-- name: PageHolds :many
-SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at
+SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates
 FROM holds AS h
 WHERE ($1::uuid IS NULL OR h.customer_id = $1::uuid)
   AND ($2::text IS NULL OR h.status = $2::text)
@@ -124,6 +125,7 @@ func (q *Queries) PageHolds(ctx context.Context, arg PageHoldsParams) ([]Hold, e
 			&i.Dims,
 			&i.Reason,
 			&i.CreatedAt,
+			&i.Gates,
 		); err != nil {
 			return nil, err
 		}
@@ -267,7 +269,7 @@ func (q *Queries) ReadHoldLines(ctx context.Context, holds []pgtype.UUID) ([]Hol
 }
 
 const ReadHolds = `-- name: ReadHolds :many
-SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at
+SELECT id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates
 FROM holds WHERE id = ANY($1::uuid[])
 `
 
@@ -297,6 +299,7 @@ func (q *Queries) ReadHolds(ctx context.Context, holds []pgtype.UUID) ([]Hold, e
 			&i.Dims,
 			&i.Reason,
 			&i.CreatedAt,
+			&i.Gates,
 		); err != nil {
 			return nil, err
 		}
@@ -309,10 +312,10 @@ func (q *Queries) ReadHolds(ctx context.Context, holds []pgtype.UUID) ([]Hold, e
 }
 
 const SaveHold = `-- name: SaveHold :exec
-INSERT INTO holds (id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+INSERT INTO holds (id, customer_id, member_id, unit, status, amount, captured, released, extra, expires_at, service_at, rate_card_id, rate_version, dims, reason, created_at, gates)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, amount = excluded.amount, captured = excluded.captured, released = excluded.released,
-  extra = excluded.extra, expires_at = excluded.expires_at
+  extra = excluded.extra, expires_at = excluded.expires_at, gates = excluded.gates
 `
 
 type SaveHoldParams struct {
@@ -332,6 +335,7 @@ type SaveHoldParams struct {
 	Dims        []byte
 	Reason      pgtype.Text
 	CreatedAt   pgtype.Timestamptz
+	Gates       []byte
 }
 
 func (q *Queries) SaveHold(ctx context.Context, arg SaveHoldParams) error {
@@ -352,6 +356,7 @@ func (q *Queries) SaveHold(ctx context.Context, arg SaveHoldParams) error {
 		arg.Dims,
 		arg.Reason,
 		arg.CreatedAt,
+		arg.Gates,
 	)
 	return err
 }

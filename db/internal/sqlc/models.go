@@ -339,6 +339,7 @@ type Customer struct {
 	Metadata        json.RawMessage
 	CreatedAt       pgtype.Timestamptz
 	FirstRateCardID pgtype.UUID
+	Gated           bool
 }
 
 type CustomerHead struct {
@@ -457,6 +458,7 @@ type Hold struct {
 	Dims        []byte
 	Reason      pgtype.Text
 	CreatedAt   pgtype.Timestamptz
+	Gates       []byte
 }
 
 type HoldLine struct {
@@ -510,6 +512,51 @@ type LegalEntity struct {
 	CreatedAt pgtype.Timestamptz
 }
 
+type Limit struct {
+	ID            pgtype.UUID
+	CustomerID    pgtype.UUID
+	Name          string
+	Unit          string
+	Amount        int64
+	Soft          bool
+	AppliesTo     string
+	MemberID      pgtype.UUID
+	Dimension     pgtype.Text
+	Value         pgtype.Text
+	WalletID      pgtype.UUID
+	Scope         json.RawMessage
+	Period        string
+	LengthSeconds pgtype.Int4
+	WarnAt        []int16
+	CreatedAt     pgtype.Timestamptz
+	CreatedVer    int64
+	EndedAt       pgtype.Timestamptz
+	EndedVer      pgtype.Int8
+}
+
+type LimitCount struct {
+	LimitID     pgtype.UUID
+	Subject     string
+	WindowStart pgtype.Timestamptz
+	CustomerID  pgtype.UUID
+	Ver         int64
+	Used        int64
+	Held        int64
+	UsedAfter   int64
+	HeldAfter   int64
+}
+
+type LimitWindow struct {
+	LimitID     pgtype.UUID
+	Subject     string
+	WindowStart pgtype.Timestamptz
+	Used        int64
+	Held        int64
+	Carried     int64
+	HardLimit   pgtype.Int8
+	Told        int16
+}
+
 type ManualJournal struct {
 	ID          pgtype.UUID
 	Entity      string
@@ -533,6 +580,8 @@ type Member struct {
 	ExternalID pgtype.Text
 	Name       string
 	CreatedAt  pgtype.Timestamptz
+	Active     bool
+	Scope      json.RawMessage
 }
 
 type Movement struct {
@@ -810,6 +859,7 @@ type Wallet struct {
 	Scope      json.RawMessage
 	Cap        string
 	CreatedAt  pgtype.Timestamptz
+	MemberID   pgtype.UUID
 }
 
 type WebhookDelivery struct {
