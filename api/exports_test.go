@@ -39,7 +39,7 @@ func TestExports(t *testing.T) {
 				t.Errorf("%s\n%s", mapped.body, again.body)
 			}
 			got := w.admin(t, "GET", "/v1/finance/account_mappings?legal_entity=main&version=1&system="+string(s), nil).want(t, 200)
-			if string(got.body) != string(mapped.body) || len(got.object(t)["unmapped"].([]any)) != 22 {
+			if string(got.body) != string(mapped.body) || len(got.object(t)["unmapped"].([]any)) != 23 {
 				t.Errorf("%s\n%s", mapped.body, got.body)
 			}
 		}

@@ -92,7 +92,7 @@ func (b *books) number() {
 
 func (b *books) close(p ledger.Period) {
 	b.t.Helper()
-	b.Exec("UPDATE periods SET status = 'closed' WHERE period = $1", string(p))
+	b.SetPeriod(string(p), "closed")
 }
 
 func (b *books) seal(p ledger.Period) *seal.Seal {
@@ -311,14 +311,15 @@ func TestSealsOfOnePeriod(t *testing.T) {
 		t.Errorf("%+v, %v", withPack, err)
 	}
 	// Opened again, it takes an entry, and is closed in its next version.
-	b.Exec("UPDATE periods SET status = 'reopened' WHERE period = '2026-02'")
+	b.SetPeriod("2026-02", "reopened")
 	b.customer.Use(on(2, 21), b.grant, 5, nil)
 	b.recognise()
 	b.number()
 	if r, text := b.verify(audit.Options{Period: february, Seal: withPack}); r.Clean() || !strings.Contains(text, "came after the seal") {
 		t.Errorf("not sealed again yet: %s", text)
 	}
-	b.Exec("UPDATE periods SET status = 'closed', version = version + 1 WHERE period = '2026-02'")
+	b.SetPeriod("2026-02", "closed")
+	b.Corrupt("UPDATE periods SET version = version + 1 WHERE period = '2026-02'")
 	last := b.seal(february)
 	if last.Size != entries+2 || last.Version != 4 || !last.Closed {
 		t.Errorf("%+v", last)

@@ -56,7 +56,7 @@ func bookQuarter(t *testing.T, s *db.Store) (all []*dbtest.Customer) {
 	c2.Use(on(1, 12), g2, 120, nil)
 	c2.Expire(g2)
 	post()
-	b.Exec("UPDATE periods SET status = 'closed' WHERE period = '2026-01'")
+	b.SetPeriod("2026-01", "closed")
 	g3 := c3.Grant(on(2, 2), credit.Grant{Amount: 1000, Price: credit.Money{Minor: 10000, Currency: "EUR"}, FXRate: decimal.RequireFromString("1.10"), ExpiresAt: on(3, 31)})
 	c3.Use(on(2, 10), g3, 333, nil)
 	c1.Do(dbtest.Operation{Kind: "consume", At: on(2, 15), ServiceAt: on(1, 30), Moves: []dbtest.Move{{Grant: g1, Debit: "available", Credit: "consumed", Amount: 100}}})

@@ -32,7 +32,7 @@ func TestRecogniseQuarterWithCorrectionAndDispute(t *testing.T) {
 	c2.Use(on(1, 12), g2, 120, nil)
 	c2.Expire(g2)
 	all()
-	b.Exec("UPDATE periods SET status = 'closed' WHERE period = '2026-01'")
+	b.SetPeriod("2026-01", "closed")
 
 	g3 := c3.Grant(on(2, 2), credit.Grant{Amount: 1000, Price: credit.Money{Minor: 10000, Currency: "EUR"}, FXRate: decimal.RequireFromString("1.10"),
 		ExpiresAt: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)})

@@ -89,7 +89,7 @@ func TestCleanBooks(t *testing.T) {
 		t.Errorf("%s\n%v", &text, err)
 	}
 	for _, c := range report.Checks {
-		if c.Checked == 0 && c.Skipped == "" {
+		if c.Checked == 0 && c.Skipped == "" && !strings.Contains(c.Name, "limits") { // those need the present: see the tests of limits in balance
 			t.Errorf("%s: nothing was checked", c.Name)
 		}
 	}
