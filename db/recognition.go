@@ -247,7 +247,7 @@ func (p *pass) next() error {
 		if err != nil {
 			return err
 		}
-		p.add(ledger.Expiry(f, amount, units))
+		p.add(ledger.Expiry(f, amount, 0, units))
 	case r.Credit == sqlc.UnitAccountRefunded, r.Credit == sqlc.UnitAccountVoided:
 		if err := p.giveBack(g, f, r); err != nil {
 			return err
@@ -326,7 +326,7 @@ func (p *pass) use(g *grantBooks, f ledger.Fact) error {
 	if g.kind == credit.Overage {
 		p.add(ledger.OverageUse(f, amount, shares))
 	} else {
-		p.add(ledger.Recognition(f, amount, shares))
+		p.add(ledger.Recognition(f, amount, 0, shares))
 	}
 	return nil
 }
@@ -339,7 +339,7 @@ func (p *pass) reverse(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecognise
 	if err != nil {
 		return err
 	}
-	p.add(ledger.Reversal(f, g.kind == credit.Overage, -amount, []ledger.Share{{Product: r.Product, Model: r.Model, Units: units}}))
+	p.add(ledger.Reversal(f, g.kind == credit.Overage, -amount, 0, []ledger.Share{{Product: r.Product, Model: r.Model, Units: units}}))
 	return nil
 }
 

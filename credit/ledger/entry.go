@@ -21,6 +21,9 @@ const (
 	KindVoid        Kind = "void"
 	KindSettlement  Kind = "settlement"
 	KindReversal    Kind = "reversal"
+	KindPayment     Kind = "payment"
+	KindBreakage    Kind = "breakage"
+	KindRemeasure   Kind = "remeasurement"
 )
 
 // Fact is what happened, to whom, and where it is booked: all of an entry but its kind and postings.
