@@ -30,6 +30,8 @@ type (
 	costsKind    struct{}
 	keptKind     struct{}
 	backtestKind struct{}
+	policyKind   struct{}
+	estimateKind struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -48,6 +50,8 @@ func (endpointKind) prefix() string { return "whk" }
 func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
+func (policyKind) prefix() string   { return "pol" }
+func (estimateKind) prefix() string { return "est" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -67,6 +71,8 @@ type (
 	CostDraftID  = ID[costsKind]    // of a draft of a cost catalogue
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
 	BacktestID   = ID[backtestKind]
+	PolicyID     = ID[policyKind]   // of an accounting policy
+	EstimateID   = ID[estimateKind] // of breakage
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

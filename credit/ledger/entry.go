@@ -37,6 +37,7 @@ type Fact struct {
 	Grant    credit.GrantID // zero: about no grant
 	VerFrom,
 	VerTo int64 // the customer's operations that it covers, both inclusive; 0: none
+	Policy int // version of the entity's accounting policy that was in force in Period; 0: the defaults
 }
 
 // Late tells whether the fact is booked in another period than its own, because that no longer took entries.

@@ -11,7 +11,6 @@ func TaxWithin(gross int64, rate Rate) int64 {
 	return credit.MulDivRound(gross, rate.num, rate.den+rate.num)
 }
 
-// TaxOfSlice is the tax within what leaves a grant from one cumulative amount to another, so that the tax of all slices is the tax of the
-// whole however it is cut. From above to: credits came back, and the tax is negative or zero. Both are what has been used, gross, in
-// minor units.
+// TaxOfSlice is the tax within what leaves a grant from one cumulative amount to another, gross, in minor units, so that the tax of slices
+// that follow each other is the tax of the whole however it is cut. It is 0 to the slice; from above to, it is what comes back, 0 or less.
 func TaxOfSlice(from, to int64, rate Rate) int64 { return TaxWithin(to, rate) - TaxWithin(from, rate) }

@@ -93,6 +93,7 @@ func (r iteratorForAddEntries) Values() ([]interface{}, error) {
 		r.rows[0].VerTo,
 		r.rows[0].Late,
 		r.rows[0].Reverses,
+		r.rows[0].PolicyVersion,
 	}, nil
 }
 
@@ -101,7 +102,7 @@ func (r iteratorForAddEntries) Err() error {
 }
 
 func (q *Queries) AddEntries(ctx context.Context, arg []AddEntriesParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"journal_entries"}, []string{"id", "cause", "entity", "period", "service_on", "kind", "customer_id", "grant_id", "ver_from", "ver_to", "late", "reverses"}, &iteratorForAddEntries{rows: arg})
+	return q.db.CopyFrom(ctx, []string{"journal_entries"}, []string{"id", "cause", "entity", "period", "service_on", "kind", "customer_id", "grant_id", "ver_from", "ver_to", "late", "reverses", "policy_version"}, &iteratorForAddEntries{rows: arg})
 }
 
 // iteratorForAddPostings implements pgx.CopyFromSource.

@@ -116,6 +116,20 @@ func (ns NullUnitAccount) Value() (driver.Value, error) {
 	return string(ns.UnitAccount), nil
 }
 
+type AccountingPolicy struct {
+	ID          pgtype.UUID
+	Entity      string
+	Version     int32
+	Unit        pgtype.Text
+	FirstPeriod string
+	Breakage    string
+	UseTax      decimal.Decimal
+	Escheat     decimal.Decimal
+	Evidence    string
+	PreparedBy  int32
+	PreparedAt  pgtype.Timestamptz
+}
+
 type ApiKey struct {
 	No        int32
 	Digest    []byte
@@ -191,6 +205,37 @@ type BacktestLine struct {
 	TestedCost     decimal.Decimal
 }
 
+type BreakageAdjustment struct {
+	Entity          string
+	Unit            string
+	ExpiresIn       string
+	Period          string
+	PolicyVersion   int32
+	EstimateVersion int32
+	ExpectedUse     decimal.Decimal
+	Price           int64
+	Used            int64
+	Expired         int64
+	Adjusted        int64
+	Amount          int64
+	EntryID         pgtype.UUID
+	PostedAt        pgtype.Timestamptz
+}
+
+type BreakageEstimate struct {
+	ID          pgtype.UUID
+	Entity      string
+	Version     int32
+	Unit        string
+	ExpiresIn   pgtype.Text
+	FirstPeriod string
+	ExpectedUse decimal.Decimal
+	Method      string
+	Evidence    string
+	PreparedBy  int32
+	PreparedAt  pgtype.Timestamptz
+}
+
 type Configuration struct {
 	OnlyRow bool
 	Ver     int64
@@ -233,6 +278,14 @@ type CustomerHead struct {
 	Ver        int64
 	LastAt     pgtype.Timestamptz
 	Frozen     bool
+}
+
+type EstimateApproval struct {
+	EstimateID pgtype.UUID
+	No         int64
+	PreparedBy int32
+	ApprovedBy int32
+	ApprovedAt pgtype.Timestamptz
 }
 
 type Event struct {
@@ -303,6 +356,7 @@ type GrantCarrying struct {
 	GrantID   pgtype.UUID
 	Disposed  int64
 	PostedOut int64
+	UseTax    decimal.Decimal
 }
 
 type Hold struct {
@@ -344,20 +398,21 @@ type IdempotencyKey struct {
 }
 
 type JournalEntry struct {
-	ID         pgtype.UUID
-	No         int64
-	Cause      string
-	Entity     string
-	Period     string
-	ServiceOn  pgtype.Date
-	PostedAt   pgtype.Timestamptz
-	Kind       string
-	CustomerID pgtype.UUID
-	GrantID    pgtype.UUID
-	VerFrom    pgtype.Int8
-	VerTo      pgtype.Int8
-	Late       bool
-	Reverses   pgtype.UUID
+	ID            pgtype.UUID
+	No            int64
+	Cause         string
+	Entity        string
+	Period        string
+	ServiceOn     pgtype.Date
+	PostedAt      pgtype.Timestamptz
+	Kind          string
+	CustomerID    pgtype.UUID
+	GrantID       pgtype.UUID
+	VerFrom       pgtype.Int8
+	VerTo         pgtype.Int8
+	Late          bool
+	Reverses      pgtype.UUID
+	PolicyVersion int32
 }
 
 type LedgerAccount struct {
@@ -434,6 +489,14 @@ type Period struct {
 	Status    string
 	Version   int32
 	ChangedAt pgtype.Timestamptz
+}
+
+type PolicyApproval struct {
+	PolicyID   pgtype.UUID
+	No         int64
+	PreparedBy int32
+	ApprovedBy int32
+	ApprovedAt pgtype.Timestamptz
 }
 
 type Posting struct {
