@@ -153,11 +153,13 @@ type GrantDocument struct {
 	RateCardID  *credit.RateCardID `json:"rate_card_id,omitempty"` // of which rate_version is
 	RateVersion int                `json:"rate_version,omitempty"`
 	PaymentRef  string             `json:"payment_ref,omitempty"`
+	BonusOf     *credit.GrantID    `json:"bonus_of,omitempty"` // the purchase that it came with
 	Amount      string             `json:"amount"`
 	Balance     GrantBalance       `json:"balance"`
 	CreatedAt   Instant            `json:"created_at"`
 	IssuedAt    *Instant           `json:"issued_at"`
 	Metadata    map[string]string  `json:"metadata,omitempty"`
+	Bonus       *GrantDocument     `json:"bonus,omitempty"`  // in the answer to a purchase that one came with
 	Reason      string             `json:"reason,omitempty"` // in the answer to an operation that has one
 	Ver         int64              `json:"ver,omitempty"`    // in the answer to an operation
 }
@@ -201,6 +203,7 @@ type RefundDocument struct {
 	CreatedAt  *Instant          `json:"created_at,omitempty"`
 	SettledAt  *Instant          `json:"settled_at,omitempty"`
 	Settlement string            `json:"settlement_ref,omitempty"`
+	Bonus      *RefundDocument   `json:"bonus,omitempty"` // what is taken back of the bonus that came with the purchase
 	Ver        int64             `json:"ver,omitempty"`
 }
 
@@ -274,6 +277,9 @@ func DescribeGrant(g *credit.Grant, scale int, currency string, t time.Time) Gra
 	}
 	if !g.RateCard.IsZero() {
 		d.RateCardID = &g.RateCard
+	}
+	if !g.BonusOf.IsZero() {
+		d.BonusOf = &g.BonusOf
 	}
 	if g.Price.Currency != "" {
 		d.Price = describePrice(g.Price, g.Tax)

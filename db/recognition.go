@@ -67,10 +67,16 @@ type pass struct {
 	head int64
 	rows    []sqlc.MovementsToRecogniseRow
 	grants  map[credit.GrantID]*grantBooks
-	refunds map[int64]*sqlc.RefundsToRecogniseRow // by version
-	periods map[ledger.Period]ledger.Period       // of the service -> of the entry
-	rules   []recognition.Policy                  // approved, in order of approval
+	refunds map[refunded]*sqlc.RefundsToRecogniseRow
+	periods map[ledger.Period]ledger.Period // of the service -> of the entry
+	rules   []recognition.Policy            // approved, in order of approval
 	entries []ledger.Entry
+}
+
+// refunded names what an operation took back of a grant.
+type refunded struct {
+	ver   int64
+	grant credit.GrantID
 }
 
 // grantBooks is what the money book knows about a grant.
@@ -163,9 +169,9 @@ func (p *pass) load(ctx context.Context, timeZone string) error {
 	if err != nil {
 		return fmt.Errorf("read refunds: %w", err)
 	}
-	p.refunds = make(map[int64]*sqlc.RefundsToRecogniseRow, len(refunds))
+	p.refunds = make(map[refunded]*sqlc.RefundsToRecogniseRow, len(refunds))
 	for i := range refunds {
-		p.refunds[refunds[i].Ver] = &refunds[i]
+		p.refunds[refunded{refunds[i].Ver, refunds[i].GrantID.Bytes}] = &refunds[i]
 	}
 	if p.periods, err = assignPeriods(ctx, p.q, p.entity, slices.Collect(maps.Keys(service))); err != nil {
 		return err
@@ -372,7 +378,7 @@ func (p *pass) giveBack(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecognis
 	}
 	price, tax := share(g.price.Minor), share(g.tax.Minor)
 	back := ledger.Return{Units: units, Carrying: g.sum(carrying, price), Tax: g.sum(share(g.taxBasis), tax)}
-	owed := p.refunds[r.FirstVer]
+	owed := p.refunds[refunded{r.FirstVer, g.id}]
 	if owed != nil {
 		back.Owed = g.sum(owed.BasisMinor+owed.TaxBasisMinor, owed.MoneyMinor+owed.TaxMinor)
 		if g.foreign {

@@ -89,7 +89,15 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO tallystick_app;
 ALTER TABLE journal_entries ADD COLUMN policy_version integer NOT NULL DEFAULT 0; -- that was in force for its period; 0: the defaults
 ALTER TABLE grant_carrying ADD COLUMN use_tax numeric(10,9) NOT NULL DEFAULT 0; -- the rate of tax that is due at use, since the grant was issued; 0: none
 
+-- Bonus credits under terms of their own that came with a purchase: a grant of their own, with a part of the price.
+ALTER TABLE grants ADD COLUMN bonus_of uuid CONSTRAINT bonus_of_purchase REFERENCES grants;
+ALTER TABLE refunds DROP CONSTRAINT refund_operation;
+ALTER TABLE refunds ADD CONSTRAINT refund_operation UNIQUE (customer_id, ver, grant_id); -- a bonus is refunded with its purchase, in one operation
+
 -- +goose Down
+ALTER TABLE refunds DROP CONSTRAINT refund_operation;
+ALTER TABLE refunds ADD CONSTRAINT refund_operation UNIQUE (customer_id, ver);
+ALTER TABLE grants DROP COLUMN bonus_of;
 ALTER TABLE grant_carrying DROP COLUMN use_tax;
 ALTER TABLE journal_entries DROP COLUMN policy_version;
 DROP TABLE breakage_adjustments, estimate_approvals, breakage_estimates, policy_approvals, accounting_policies;

@@ -31,13 +31,13 @@ SELECT id, customer_id, unit, name, priority, scope, cap FROM wallets WHERE cust
 
 -- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE customer_id = ANY(@customers::uuid[]) AND status = 'open';
 
 -- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred
 FROM grants WHERE id = ANY(@grants::uuid[]);
 
@@ -124,10 +124,10 @@ WHERE g.id = x.id;
 
 -- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, metadata, created_at, issued_at, amount,
   granted, avail)
 VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @member_id, @effective_at, @expires_at, @price_minor, @tax_minor,
-  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @metadata, @created_at, @issued_at, @amount,
+  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @bonus_of, @metadata, @created_at, @issued_at, @amount,
   @granted, @avail);
 
 -- name: AddWallet :exec

@@ -57,8 +57,8 @@ LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
 WHERE g.id = ANY(@grants::uuid[]) ORDER BY g.id;
 
 -- name: RefundsToRecognise :many
-SELECT id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
-WHERE customer_id = @customer_id AND ver > @after AND ver <= @until ORDER BY ver;
+SELECT id, grant_id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
+WHERE customer_id = @customer_id AND ver > @after AND ver <= @until ORDER BY ver, id;
 
 -- name: LockPeriods :many
 -- Until this transaction ends, nobody closes a period of the entity from @first on.

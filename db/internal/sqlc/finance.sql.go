@@ -542,12 +542,13 @@ func (q *Queries) ReadPostings(ctx context.Context, entries []pgtype.UUID) ([]Po
 }
 
 const RefundsToRecognise = `-- name: RefundsToRecognise :many
-SELECT id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
-WHERE customer_id = $1 AND ver > $2 AND ver <= $3 ORDER BY ver
+SELECT id, grant_id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
+WHERE customer_id = $1 AND ver > $2 AND ver <= $3 ORDER BY ver, id
 `
 
 type RefundsToRecogniseRow struct {
 	ID            pgtype.UUID
+	GrantID       pgtype.UUID
 	Ver           int64
 	MoneyMinor    int64
 	TaxMinor      int64
@@ -567,6 +568,7 @@ func (q *Queries) RefundsToRecognise(ctx context.Context, customerID pgtype.UUID
 		var i RefundsToRecogniseRow
 		if err := rows.Scan(
 			&i.ID,
+			&i.GrantID,
 			&i.Ver,
 			&i.MoneyMinor,
 			&i.TaxMinor,

@@ -350,6 +350,7 @@ type Grant struct {
 	Voided        int64
 	Transferred   int64
 	RateCardID    pgtype.UUID
+	BonusOf       pgtype.UUID
 }
 
 type GrantCarrying struct {
