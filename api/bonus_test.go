@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/verify"
 )
 
 // 100.00 and 8.00 of tax for credits worth 100 and a bonus of its own terms worth 20 that is used with a likelihood of 60 %: 89.29 and 10.71. Half of the
@@ -92,6 +93,10 @@ func TestBonus(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 
+	w.admin(t, "POST", "/v1/finance/recognise", nil).want(t, 200)
+	if report, err := verify.Run(t.Context(), w.Store, nil, verify.Options{}); err != nil || !report.Clean() {
+		t.Errorf("the books: %+v, %v", report, err)
+	}
 	for what, more := range map[string]object{
 		"nothing is paid":   {"type": "promotional", "price": nil},
 		"over at once":      {"bonus": object{"amount": "1", "value": "1", "expires_at": "2020-01-01T00:00:00Z"}},

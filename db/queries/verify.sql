@@ -171,7 +171,8 @@ SELECT id::text AS subject, nullif(concat_ws('; ',
 FROM lines;
 
 -- name: VerifyAccounts :many
--- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2020 of the refunds not yet paid.
+-- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2019 of the adjustments of breakage,
+-- 2020 of the refunds not yet paid.
 SELECT l.code || ' ' || s.account AS subject,
   CASE WHEN s.amount <> coalesce(b.credit, 0) THEN format('the sub-ledger is %s minor units, the general ledger %s', s.amount, coalesce(b.credit, 0)) END AS detail
 FROM legal_entities AS l
@@ -182,6 +183,8 @@ CROSS JOIN LATERAL (
   JOIN grant_carrying AS x ON x.grant_id = g.id
   WHERE c.entity = l.code
   UNION ALL
+  SELECT 2019, coalesce(-sum(a.amount), 0) FROM breakage_adjustments AS a WHERE a.entity = l.code
+  UNION ALL
   SELECT 2020, coalesce(sum(r.basis_minor + r.tax_basis_minor), 0)
   FROM customers AS c
   JOIN refunds AS r ON r.customer_id = c.id AND r.status = 'awaiting_settlement'
@@ -191,7 +194,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN (
   SELECT e.entity, p.account, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS credit
   FROM journal_entries AS e
-  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (2010, 2020)
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (2010, 2019, 2020)
   GROUP BY e.entity, p.account
 ) AS b ON b.entity = l.code AND b.account = s.account;
 
