@@ -338,6 +338,25 @@ func TestNewRate(t *testing.T) {
 	}
 }
 
+// Targets are rounded half up, and what is larger than an int64 on the way is not cut.
+func TestTargetRounding(t *testing.T) {
+	for _, c := range []struct {
+		price, used int64
+		e           Expectation
+		want        int64
+	}{
+		{3, 1, Expectation{2, 3}, 2},   // 1.5
+		{7, 1, Expectation{3, 4}, 1},   // 1.33
+		{7, 2, Expectation{3, 4}, 3},   // 2.67
+		{100, 0, Expectation{1, 2}, 0}, // nothing used, nothing earned
+		{1<<63 - 1, 1 << 61, Expectation{1 << 51, credit.MaxAmount}, 9223372036854774784}, // 2^61·(2^53 - 1)/2^51 = 2^63 - 2^10
+	} {
+		if got, err := (Cohort{Price: c.price, Used: c.used}).Target(c.e); err != nil || got != c.want {
+			t.Errorf("%+v: %d, %v", c, got, err)
+		}
+	}
+}
+
 // Whatever is used, expires and is expected: what is ahead of use and expiry is never negative nor more than what is left, all of the price is
 // earned in the end and 2019 is empty then; all expected to be used is the remote method; posting twice posts nothing the second time.
 func TestProportional(t *testing.T) {
