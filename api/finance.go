@@ -191,6 +191,7 @@ type journalEntry struct {
 	VerFrom     *int64             `json:"ver_from"` // the customer's operations that it covers
 	VerTo       *int64             `json:"ver_to"`
 	Reverses    *credit.EntryID    `json:"reverses"`
+	Policy      *int               `json:"policy_version"` // of the accounting policy in force for the period; null: the defaults
 	Postings    []postingDocument  `json:"postings"`
 }
 
@@ -220,6 +221,9 @@ func describeEntry(e db.EntryRow) journalEntry {
 	}
 	if !e.Reverses.IsZero() {
 		d.Reverses = &e.Reverses
+	}
+	if e.Policy != 0 {
+		d.Policy = &e.Policy
 	}
 	for _, p := range e.Postings {
 		out := postingDocument{Account: int(p.Account), Side: string(p.Side), Amount: p.Money.String(), Currency: p.Money.Currency, Product: orNull(p.Product), Model: orNull(p.Model)}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
+	rules "github.com/tallystick/tallystick/credit/recognition"
 	"github.com/tallystick/tallystick/db"
 )
 
@@ -55,6 +56,62 @@ func (p *priceInput) into(g *credit.Grant) error {
 	return nil
 }
 
+// bonusInput is what comes with a purchase under terms of its own.
+type bonusInput struct {
+	amount, value, purchase string
+	likelihood              rules.Rate
+	priority                int // -1: the purchase's
+	scope                   credit.Scope
+	expires                 time.Time
+}
+
+func (b *bonusInput) read(r *reader) error {
+	var err error
+	if b.likelihood, err = rules.NewRate(decimal.New(1, 0)); err != nil {
+		return err
+	}
+	b.priority = -1
+	return r.fields(
+		required("amount", decimalString(&b.amount)),
+		required("value", decimalString(&b.value)),
+		optional("likelihood", fraction(&b.likelihood)),
+		optional("purchase_value", decimalString(&b.purchase)),
+		optional("priority", priority(&b.priority)),
+		optional("scope", scope(&b.scope)),
+		optional("expires_at", nullable(instant(&b.expires))),
+	)
+}
+
+// of makes the bonus of a purchase; nil when none was given.
+func (b *bonusInput) of(g *credit.Grant, scale int) (*balance.Bonus, error) {
+	if b.amount == "" {
+		return nil, nil
+	}
+	if g.Price.Currency == "" {
+		return nil, credit.Invalid("/bonus", "A bonus comes with a purchase that has a price.")
+	}
+	out := &balance.Bonus{Scope: b.scope, Priority: b.priority, ExpiresAt: b.expires}
+	if b.priority < 0 {
+		out.Priority = g.Priority
+	}
+	var err error
+	if out.Amount, err = positive("/bonus/amount", b.amount, scale); err != nil {
+		return nil, err
+	}
+	value, err := credit.ParseMoney(b.value, g.Price.Currency)
+	if err != nil {
+		return nil, in("/bonus/value", err)
+	}
+	out.Value = rules.MaterialRight(value.Minor, b.likelihood)
+	if b.purchase != "" {
+		if value, err = credit.ParseMoney(b.purchase, g.Price.Currency); err != nil {
+			return nil, in("/bonus/purchase_value", err)
+		}
+		out.PurchaseValue = value.Minor
+	}
+	return out, nil
+}
+
 // createGrant is POST /v1/grants: credits given at once, issued now or, with payment "pending", when the payment has come.
 func (s *Server) createGrant(ctx context.Context, c *call) error {
 	op := &balance.CreateGrant{Grant: credit.Grant{ID: credit.NewID[credit.GrantID](), Priority: 100, RatePolicy: credit.Floating}}
@@ -63,12 +120,14 @@ func (s *Server) createGrant(ctx context.Context, c *call) error {
 	var amount, member string
 	payment := "paid"
 	var price priceInput
+	var bonus bonusInput
 	if err := c.input(
 		required("wallet", parsed(&wallet, credit.ParseID[credit.WalletID])),
 		required("type", word(&g.Type, credit.Purchased, credit.Granted, credit.Promotional, credit.Concession)),
 		required("amount", decimalString(&amount)),
 		optional("payment", word(&payment, "paid", "pending")),
 		optional("price", price.read),
+		optional("bonus", bonus.read),
 		optional("payment_ref", text(&g.PaymentRef, 255)),
 		optional("priority", priority(&g.Priority)),
 		optional("scope", scope(&g.Scope)),
@@ -89,6 +148,9 @@ func (s *Server) createGrant(ctx context.Context, c *call) error {
 		return err
 	}
 	if err := price.into(g); err != nil {
+		return err
+	}
+	if op.Bonus, err = bonus.of(g, w.Scale); err != nil {
 		return err
 	}
 	if member != "" {

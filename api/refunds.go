@@ -76,16 +76,43 @@ func (s *Server) refundable(ctx context.Context, c *call) error {
 	if err != nil {
 		return c.document(balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: "0", Refundable: "0"})
 	}
+	doc, err := s.wouldRefund(ctx, g, units, decimal.Decimal{})
+	if err != nil {
+		return err
+	}
+	doc.Refundable = doc.Units
+	if doc.Bonus != nil {
+		doc.Bonus.Refundable = doc.Bonus.Units
+	}
+	return c.document(doc)
+}
+
+// wouldRefund describes the refund of units of a grant, and of what of its bonus would go with them.
+func (s *Server) wouldRefund(ctx context.Context, g db.GrantView, units credit.Amount, rate decimal.Decimal) (*balance.RefundDocument, error) {
 	refunded, err := s.store.Refunded(ctx, g.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	owed, err := balance.Owed(&g.Grant, units, refunded, decimal.Decimal{}, g.Currency)
+	owed, err := balance.Owed(&g.Grant, units, refunded, rate, g.Currency)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	left := units.Format(g.Scale)
-	return c.document(balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: left, Refundable: left, Money: owed.Document()})
+	doc := &balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: units.Format(g.Scale), Refundable: (g.Available - units).Format(g.Scale),
+		Money: owed.Document()}
+	if !g.BonusOf.IsZero() {
+		return doc, nil
+	}
+	bonus, err := s.store.Grant(ctx, balance.BonusID(g.ID))
+	switch {
+	case credit.CodeOf(err) == credit.GrantNotFound:
+		return doc, nil
+	case err != nil:
+		return nil, err
+	}
+	if extra := balance.BonusShare(&g.Grant, units, &bonus.Grant, g.ReadAt); extra > 0 {
+		doc.Bonus, err = s.wouldRefund(ctx, bonus, extra, rate)
+	}
+	return doc, err
 }
 
 // previewRefund is POST /v1/grants/{grant}/refunds/preview: what a refund would pay back, without refunding.
@@ -105,16 +132,11 @@ func (s *Server) previewRefund(ctx context.Context, c *call) error {
 	if units, err = balance.Refundable(&g.Grant, units, g.Scale, g.ReadAt); err != nil {
 		return err
 	}
-	refunded, err := s.store.Refunded(ctx, g.ID)
+	doc, err := s.wouldRefund(ctx, g, units, in.fx)
 	if err != nil {
 		return err
 	}
-	owed, err := balance.Owed(&g.Grant, units, refunded, in.fx, g.Currency)
-	if err != nil {
-		return err
-	}
-	return c.document(balance.RefundDocument{CustomerID: g.CustomerID, GrantID: g.ID, Units: units.Format(g.Scale),
-		Refundable: (g.Available - units).Format(g.Scale), Money: owed.Document()})
+	return c.document(doc)
 }
 
 // createRefund is POST /v1/grants/{grant}/refunds.

@@ -129,19 +129,34 @@ func (o *CreateGrant) decide(d *decision) (receipt, error) {
 			return nil, err
 		}
 	}
+	bonus, err := o.bonus(&g, d.c.at)
+	if err != nil {
+		return nil, err
+	}
+	doc := o.create(d, &g)
+	if bonus != nil {
+		amount := d.amount
+		doc.Bonus = o.create(d, bonus)
+		d.amount += amount
+	}
+	return jsonReceipt(doc), nil
+}
+
+// create adds a grant, issued or pending.
+func (o *CreateGrant) create(d *decision, g *credit.Grant) *GrantDocument {
 	g.Status, d.kind = credit.StatusPending, "create"
 	if !o.Pending {
-		d.issue(&g)
+		d.issue(g)
 	}
-	d.changes.NewGrants = append(d.changes.NewGrants, db.NewGrant{Grant: d.c.add(&g), Metadata: o.Metadata})
+	d.changes.NewGrants = append(d.changes.NewGrants, db.NewGrant{Grant: d.c.add(g), Metadata: o.Metadata})
 	d.changes.Outbox = append(d.changes.Outbox, startOf(d.c.id, g.ID))
-	doc := d.describe(&g)
+	doc := d.describe(g)
 	doc.Metadata = o.Metadata
 	d.grantEvent("created", doc)
 	if !o.Pending {
 		d.grantEvent("issued", doc)
 	}
-	return jsonReceipt(doc), nil
+	return doc
 }
 
 // startOf asks for a grant's workflow: the first time, or again.
@@ -207,13 +222,34 @@ func (o *IssueGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !g.BonusOf.IsZero() {
+		return nil, bonusRefusal(g, d.c.at, "issued")
+	}
 	if g.Status != credit.StatusPending {
 		return nil, stateRefusal(g, d.c.at, "issued")
 	}
 	if g.PastExpiry(d.c.at) {
 		return nil, credit.Errorf(credit.GrantExpired, "The grant expired at %s, before its payment came.", Instant(g.ExpiresAt))
 	}
-	if g, err = d.editable(o.Grant); err != nil {
+	doc, err := o.issue(d, o.Grant)
+	if err != nil {
+		return nil, err
+	}
+	// A bonus that is past its expiry by now was paid for all the same: it serves no more, and its part of the price is breakage.
+	if bonus := d.c.bonus(o.Grant); bonus != nil && bonus.Status == credit.StatusPending {
+		amount := d.amount
+		if doc.Bonus, err = o.issue(d, bonus.ID); err != nil {
+			return nil, err
+		}
+		d.amount += amount
+	}
+	return jsonReceipt(doc), nil
+}
+
+// issue makes a pending grant's credits available.
+func (o *IssueGrant) issue(d *decision, id credit.GrantID) (*GrantDocument, error) {
+	g, err := d.editable(id)
+	if err != nil {
 		return nil, err
 	}
 	if o.PaymentRef != "" {
@@ -226,7 +262,7 @@ func (o *IssueGrant) decide(d *decision) (receipt, error) {
 	d.tell(g.ID, "issued")
 	doc := d.describe(g)
 	d.grantEvent("issued", doc)
-	return jsonReceipt(doc), nil
+	return doc, nil
 }
 
 func (o *Expire) decide(d *decision) (receipt, error) {
@@ -284,7 +320,29 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g, err = d.editable(o.Grant); err != nil {
+	bonus := d.c.bonus(o.Grant)
+	extra := BonusShare(g, units, bonus, d.c.at)
+	var extraOwed Owing
+	if extra > 0 {
+		if refunded, err = d.refunded(bonus); err != nil {
+			return nil, err
+		}
+		if extraOwed, err = Owed(bonus, extra, refunded, o.FXRate, d.c.base.currency); err != nil {
+			return nil, err
+		}
+	}
+	doc, err := o.takeBack(d, o.Grant, o.Refund, units, owed)
+	if err == nil && extra > 0 {
+		doc.Bonus, err = o.takeBack(d, bonus.ID, credit.DerivedID[credit.RefundID]("refund/"+o.Refund.String()+"/bonus"), extra, extraOwed)
+		d.amount += units
+	}
+	return jsonReceipt(doc), err
+}
+
+// takeBack moves a grant's available credits to its refunded ones, for what is owed.
+func (o *RefundGrant) takeBack(d *decision, grant credit.GrantID, id credit.RefundID, units credit.Amount, owed Owing) (*RefundDocument, error) {
+	g, err := d.editable(grant)
+	if err != nil {
 		return nil, err
 	}
 	g.Available -= units
@@ -294,10 +352,10 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 		g.Status = credit.StatusRefunded
 	}
 	d.kind, d.amount, d.unit = "refund", units, g.Wallet.Unit
-	doc := d.owe(g, o.Refund, units, owed, o.Reason)
+	doc := d.owe(g, id, units, owed, o.Reason)
 	d.tell(g.ID, "refunded")
 	d.event("grant.refunded", g.ID.String(), facts{"grant": d.describe(g), "refund": doc})
-	return jsonReceipt(doc), nil
+	return doc, nil
 }
 
 // owe records what is to be paid back for units taken away, has the settlement started, and returns the refund's document.
@@ -327,24 +385,60 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.Status != credit.StatusPending && g.Status != credit.StatusOpen || g.Held > 0 || g.PastExpiry(d.c.at) && g.Status == credit.StatusOpen && !g.Frozen {
+	if !g.BonusOf.IsZero() {
+		return nil, bonusRefusal(g, d.c.at, "voided")
+	}
+	if !voidable(g, d.c.at) {
 		return nil, stateRefusal(g, d.c.at, "voided")
 	}
 	if err := d.undisputed(g); err != nil {
 		return nil, err
 	}
-	left := g.Available
+	owed, err := d.owedForVoid(g)
+	if err != nil {
+		return nil, err
+	}
+	bonus := d.c.bonus(o.Grant)
+	var bonusOwed Owing
+	switch {
+	case bonus != nil && bonus.Held > 0:
+		return nil, stateRefusal(bonus, d.c.at, "voided")
+	case bonus != nil && !voidable(bonus, d.c.at):
+		bonus = nil // nothing is left of it, or it has expired
+	case bonus != nil:
+		if bonusOwed, err = d.owedForVoid(bonus); err != nil {
+			return nil, err
+		}
+	}
+	doc, err := o.void(d, o.Grant, owed)
+	if err == nil && bonus != nil {
+		amount := d.amount
+		doc.Bonus, err = o.void(d, bonus.ID, bonusOwed)
+		d.amount += amount
+	}
+	return jsonReceipt(doc), err
+}
+
+func voidable(g *credit.Grant, at time.Time) bool {
+	return (g.Status == credit.StatusPending || g.Status == credit.StatusOpen) && g.Held == 0 && (!g.PastExpiry(at) || g.Status != credit.StatusOpen || g.Frozen)
+}
+
+// owedForVoid is what is paid back when all that is left of a grant is taken away.
+func (d *decision) owedForVoid(g *credit.Grant) (Owing, error) {
 	refunded, err := d.refunded(g)
 	if err != nil {
-		return nil, err
+		return Owing{}, err
 	}
-	owed, err := Owed(g, left, refunded, g.FXRate, d.c.base.currency)
+	return Owed(g, g.Available, refunded, g.FXRate, d.c.base.currency)
+}
+
+// void takes away all that is left of a grant.
+func (o *VoidGrant) void(d *decision, id credit.GrantID, owed Owing) (*GrantDocument, error) {
+	g, err := d.editable(id)
 	if err != nil {
 		return nil, err
 	}
-	if g, err = d.editable(o.Grant); err != nil {
-		return nil, err
-	}
+	left := g.Available
 	d.kind, d.amount, d.unit = "void", left, g.Wallet.Unit
 	g.Status, g.Frozen, g.Available, g.Voided = credit.StatusVoided, false, 0, g.Voided+left
 	if left > 0 {
@@ -357,7 +451,7 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	doc := d.describe(g)
 	doc.Reason = o.Reason
 	d.grantEvent("voided", doc)
-	return jsonReceipt(doc), nil
+	return doc, nil
 }
 
 func (o *DecrementGrant) decide(d *decision) (receipt, error) {

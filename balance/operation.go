@@ -146,6 +146,19 @@ type CreateGrant struct {
 	Grant    credit.Grant
 	Pending  bool
 	Metadata map[string]string
+	Bonus    *Bonus // nil: none
+}
+
+// Bonus is credits under terms of their own that come with a purchase. They are a grant of their own, linked to it, with a part of its price and
+// tax; they are issued, refunded and voided with the purchase, and not by themselves.
+type Bonus struct {
+	Amount    credit.Amount
+	Scope     credit.Scope
+	Priority  int
+	ExpiresAt time.Time // zero: never
+	// Value is the standalone selling price of the bonus, times the likelihood of its use, and PurchaseValue that of the purchase, both in minor
+	// units of the price's currency: the price is allocated in their proportion. PurchaseValue 0: the price.
+	Value, PurchaseValue int64
 }
 
 // IssueGrant issues a pending grant because its payment has come. Another state is refused with grant_state.
@@ -165,7 +178,8 @@ type Expire struct {
 }
 
 // RefundGrant takes unused credits back and records what is to be paid for them: Units at the grant's own cost basis, tax pro rata.
-// Units 0 is all that is left. More than is left is refused with not_refundable. The receipt is the JSON of a [RefundDocument].
+// Units 0 is all that is left. More than is left is refused with not_refundable. The bonus that came with the purchase goes in proportion, as far
+// as it is left. The receipt is the JSON of a [RefundDocument].
 type RefundGrant struct {
 	Header
 	Refund credit.RefundID
@@ -213,10 +227,10 @@ type FreezeGrant struct {
 // no key. The receipt is the JSON of a [BalanceDocument].
 type ReadBalance struct{ Header }
 
-func (o *IssueGrant) grants() []credit.GrantID     { return []credit.GrantID{o.Grant} }
+func (o *IssueGrant) grants() []credit.GrantID     { return withBonus(o.Grant) }
 func (o *Expire) grants() []credit.GrantID         { return []credit.GrantID{o.Grant} }
-func (o *RefundGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }
-func (o *VoidGrant) grants() []credit.GrantID      { return []credit.GrantID{o.Grant} }
+func (o *RefundGrant) grants() []credit.GrantID    { return withBonus(o.Grant) }
+func (o *VoidGrant) grants() []credit.GrantID      { return withBonus(o.Grant) }
 func (o *Dispute) grants() []credit.GrantID        { return []credit.GrantID{o.Grant} }
 func (o *DecrementGrant) grants() []credit.GrantID { return []credit.GrantID{o.Grant} }
 func (o *ExtendGrant) grants() []credit.GrantID    { return []credit.GrantID{o.Grant} }

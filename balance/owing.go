@@ -27,6 +27,8 @@ func Refundable(g *credit.Grant, asked credit.Amount, scale int, t time.Time) (c
 		units = g.Available
 	}
 	switch {
+	case !g.BonusOf.IsZero():
+		return 0, credit.Errorf(credit.NotRefundable, "It is a bonus, and refunded with the purchase that it came with, %s.", g.BonusOf).With("refundable", "0")
 	case g.Type != credit.Purchased:
 		return 0, credit.Errorf(credit.NotRefundable, "A grant that is %s was not paid for; it can be voided.", g.Type).With("refundable", "0")
 	case g.Status == credit.StatusPending:

@@ -156,6 +156,7 @@ type GrantDocument struct {
 	RateCardID  *credit.RateCardID `json:"rate_card_id,omitempty"` // of which rate_version is
 	RateVersion int                `json:"rate_version,omitempty"`
 	PaymentRef  string             `json:"payment_ref,omitempty"`
+	BonusOf     *credit.GrantID    `json:"bonus_of,omitempty"` // the purchase that it came with
 	Amount      string             `json:"amount"`
 	Balance     GrantBalance       `json:"balance"`
 	CreatedAt   Instant            `json:"created_at"`
@@ -163,6 +164,7 @@ type GrantDocument struct {
 	Metadata    map[string]string  `json:"metadata,omitempty"`
 	FromGrantID *credit.GrantID    `json:"from_grant_id,omitempty"` // whose credits they were before they were transferred
 	Units       string             `json:"units,omitempty"`         // taken away, in the answer to a decrement
+	Bonus       *GrantDocument     `json:"bonus,omitempty"`         // in the answer to a purchase that one came with
 	Reason      string             `json:"reason,omitempty"`        // in the answer to an operation that has one
 	Ver         int64              `json:"ver,omitempty"`           // in the answer to an operation
 }
@@ -206,6 +208,7 @@ type RefundDocument struct {
 	CreatedAt  *Instant          `json:"created_at,omitempty"`
 	SettledAt  *Instant          `json:"settled_at,omitempty"`
 	Settlement string            `json:"settlement_ref,omitempty"`
+	Bonus      *RefundDocument   `json:"bonus,omitempty"` // what is taken back of the bonus that came with the purchase
 	Ver        int64             `json:"ver,omitempty"`
 }
 
@@ -282,6 +285,9 @@ func DescribeGrant(g *credit.Grant, scale int, currency string, t time.Time) Gra
 	}
 	if !g.From.IsZero() {
 		d.FromGrantID = &g.From
+	}
+	if !g.BonusOf.IsZero() {
+		d.BonusOf = &g.BonusOf
 	}
 	if g.Price.Currency != "" {
 		d.Price = describePrice(g.Price, g.Tax)

@@ -132,7 +132,7 @@ func MulDiv(a, b, c int64) int64 {
 // MulDivUp is MulDiv rounded up.
 func MulDivUp(a, b, c int64) int64 {
 	q, rest := mulDiv(a, b, c)
-	if rest {
+	if rest > 0 {
 		if q == math.MaxInt64 {
 			panic("credit: MulDivUp overflows")
 		}
@@ -141,7 +141,19 @@ func MulDivUp(a, b, c int64) int64 {
 	return q
 }
 
-func mulDiv(a, b, c int64) (q int64, rest bool) {
+// MulDivRound is MulDiv rounded half up.
+func MulDivRound(a, b, c int64) int64 {
+	q, rest := mulDiv(a, b, c)
+	if rest >= c-rest {
+		if q == math.MaxInt64 {
+			panic("credit: MulDivRound overflows")
+		}
+		q++
+	}
+	return q
+}
+
+func mulDiv(a, b, c int64) (q, rest int64) {
 	if a < 0 || b < 0 || c <= 0 {
 		panic("credit: MulDiv of a negative number or by zero")
 	}
@@ -153,7 +165,7 @@ func mulDiv(a, b, c int64) (q int64, rest bool) {
 	if quo > 1<<63-1 {
 		panic("credit: MulDiv overflows")
 	}
-	return int64(quo), rem != 0
+	return int64(quo), int64(rem)
 }
 
 // cmpRatio compares a/b with c/d. b and d must be positive, a and c not negative.

@@ -241,6 +241,9 @@ func TestMulDivAgreesWithBig(t *testing.T) {
 		}
 		compare(t, "MulDiv", credit.MulDiv, a, b, c, down)
 		compare(t, "MulDivUp", credit.MulDivUp, a, b, c, up)
+		half := new(big.Int).Mul(big.NewInt(a), big.NewInt(b)) // (2ab + c) / 2c, rounded down
+		half.Lsh(half, 1).Add(half, big.NewInt(c))
+		compare(t, "MulDivRound", credit.MulDivRound, a, b, c, half.Quo(half, new(big.Int).Lsh(big.NewInt(c), 1)))
 	})
 }
 

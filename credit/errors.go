@@ -69,6 +69,11 @@ const (
 	NotSealed           Code = "not_sealed"         // no seal covers the journal entry yet
 	SealBroken          Code = "seal_broken"        // the books are not what was sealed
 	NoSealingKey        Code = "no_sealing_key"
+	EstimateExceeded    Code = "estimate_exceeded" // more credits were used than were expected to be, ever
+	PolicyNotFound      Code = "policy_not_found"
+	EstimateNotFound    Code = "estimate_not_found"
+	SelfApproval        Code = "self_approval"       // by who prepared it
+	PolicyTooLate       Code = "policy_too_late"     // something is booked in its first period already
 	DraftChanged        Code = "draft_changed"       // since it was reviewed
 	VersionInForce      Code = "version_in_force"    // or too near to it to be taken back
 	AssignmentOverlaps  Code = "assignment_overlaps" // another of the customer's at some instant

@@ -87,6 +87,7 @@ type Grant struct {
 	RatePolicy  RatePolicy
 	RateVersion int        // when Locked
 	RateCard    RateCardID // of which RateVersion is, when Locked; zero: the customer's card
+	BonusOf     GrantID    // the purchase that it came with, under terms of its own; zero: it is no bonus
 	CreatedAt   time.Time
 	IssuedAt    time.Time // zero while pending
 	Amount      Amount    // N

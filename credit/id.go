@@ -35,6 +35,8 @@ type (
 	manualKind   struct{}
 	statedKind   struct{}
 	limitKind    struct{}
+	policyKind   struct{}
+	estimateKind struct{}
 )
 
 func (customerKind) prefix() string { return "cus" }
@@ -58,6 +60,8 @@ func (disputeKind) prefix() string  { return "dsp" }
 func (manualKind) prefix() string   { return "mjn" }
 func (statedKind) prefix() string   { return "stm" }
 func (limitKind) prefix() string    { return "lmt" }
+func (policyKind) prefix() string   { return "pol" }
+func (estimateKind) prefix() string { return "est" }
 
 // The identifiers of the product, each with its own prefix.
 type (
@@ -82,6 +86,8 @@ type (
 	JournalID    = ID[manualKind] // of a manual journal
 	StatementID  = ID[statedKind] // of a figure from outside
 	LimitID      = ID[limitKind]
+	PolicyID     = ID[policyKind]   // of an accounting policy
+	EstimateID   = ID[estimateKind] // of breakage
 )
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

@@ -516,7 +516,7 @@ func each(res pgx.BatchResults, do func(pgx.Rows) error) error {
 
 func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var g credit.Grant
-	var id, customer, wallet, member, card, from pgtype.UUID
+	var id, customer, wallet, member, card, bonusOf, from pgtype.UUID
 	var fromVer pgtype.Int8
 	var scope []byte
 	var effective, expires, created, issued pgtype.Timestamptz
@@ -525,11 +525,11 @@ func scanGrant(rows pgx.Rows) (*credit.Grant, error) {
 	var version pgtype.Int4
 	if err := rows.Scan(&id, &customer, &wallet, (*string)(&g.Type), (*string)(&g.Status), &g.Frozen, &g.Priority, &scope, &member,
 		&effective, &expires, &g.Price.Minor, &g.Tax, &currency, &fx, &g.Basis, &g.TaxBasis, &paymentRef, (*string)(&g.RatePolicy), &version,
-		&card, &created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
+		&card, &bonusOf, &created, &issued, (*int64)(&g.Amount), (*int64)(&g.Granted), (*int64)(&g.Available), (*int64)(&g.Held), (*int64)(&g.Consumed),
 		(*int64)(&g.Expired), (*int64)(&g.Refunded), (*int64)(&g.Voided), (*int64)(&g.Transferred), &from, &fromVer); err != nil {
 		return nil, err
 	}
-	g.ID, g.CustomerID, g.MemberID, g.RateCard = id.Bytes, customer.Bytes, member.Bytes, card.Bytes
+	g.ID, g.CustomerID, g.MemberID, g.RateCard, g.BonusOf = id.Bytes, customer.Bytes, member.Bytes, card.Bytes, bonusOf.Bytes
 	g.From, g.FromVer = from.Bytes, fromVer.Int64
 	g.Wallet = &credit.Wallet{ID: wallet.Bytes}
 	g.EffectiveAt, g.ExpiresAt, g.CreatedAt, g.IssuedAt = fromTime(effective), fromTime(expires), fromTime(created), fromTime(issued)

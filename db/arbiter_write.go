@@ -241,7 +241,7 @@ func (n NewGrant) queue(b *pgx.Batch) error {
 	fx := nullDecimal(g.FXRate)
 	b.Queue(sqlc.AddGrant, uuidOf(g.ID), uuidOf(g.CustomerID), uuidOf(g.Wallet.ID), string(g.Type), string(g.Status), g.Priority, scope,
 		uuidOf(g.MemberID), g.EffectiveAt, timeOf(g.ExpiresAt), g.Price.Minor, g.Tax, textOf(g.Price.Currency), fx, g.Basis, g.TaxBasis,
-		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, uuidOf(g.RateCard), metadata,
+		textOf(g.PaymentRef), string(g.RatePolicy), pgtype.Int4{Int32: int32(g.RateVersion), Valid: g.RateVersion != 0}, uuidOf(g.RateCard), uuidOf(g.BonusOf), metadata,
 		g.CreatedAt, timeOf(g.IssuedAt), int64(g.Amount), int64(g.Granted), int64(g.Available),
 		uuidOf(g.From), numberOf(g.FromVer))
 	return nil

@@ -329,7 +329,7 @@ func grantView(r sqlc.FindGrantRow) (GrantView, error) {
 		Priority: int(g.Priority), Scope: scope, MemberID: g.MemberID.Bytes, EffectiveAt: fromTime(g.EffectiveAt), ExpiresAt: fromTime(g.ExpiresAt),
 		Price: credit.Money{Minor: g.PriceMinor, Currency: g.PriceCurrency.String}, Tax: g.TaxMinor, FXRate: g.FxRate.Decimal,
 		Basis: g.BasisMinor, TaxBasis: g.TaxBasisMinor, PaymentRef: g.PaymentRef.String, RatePolicy: credit.RatePolicy(g.RatePolicy),
-		RateVersion: int(g.RateVersion.Int32), RateCard: g.RateCardID.Bytes, CreatedAt: fromTime(g.CreatedAt), IssuedAt: fromTime(g.IssuedAt), Amount: credit.Amount(g.Amount),
+		RateVersion: int(g.RateVersion.Int32), RateCard: g.RateCardID.Bytes, BonusOf: g.BonusOf.Bytes, CreatedAt: fromTime(g.CreatedAt), IssuedAt: fromTime(g.IssuedAt), Amount: credit.Amount(g.Amount),
 		Granted: credit.Amount(g.Granted), Available: credit.Amount(g.Avail), Held: credit.Amount(g.Held), Consumed: credit.Amount(g.Consumed),
 		Expired: credit.Amount(g.Expired), Refunded: credit.Amount(g.Refunded), Voided: credit.Amount(g.Voided), Transferred: credit.Amount(g.Transferred),
 		From: g.FromGrant.Bytes, FromVer: g.FromVer.Int64,

@@ -41,7 +41,7 @@ func post(ctx context.Context, q *sqlc.Queries, entries []ledger.Entry) error {
 		heads[i] = sqlc.AddEntriesParams{
 			ID: uuidOf(e.ID), Cause: e.Cause, Entity: e.Entity, Period: string(e.Period), ServiceOn: day, PostedAt: at, Kind: string(e.Kind),
 			CustomerID: uuidOf(e.Customer), GrantID: uuidOf(e.Grant), VerFrom: numberOf(e.VerFrom), VerTo: numberOf(e.VerTo),
-			Late: e.Late(), Reverses: uuidOf(e.Reverses), Leaf: leaf[:],
+			Late: e.Late(), Reverses: uuidOf(e.Reverses), Leaf: leaf[:], PolicyVersion: int32(e.Policy),
 		}
 		for n, p := range e.Postings {
 			legs = append(legs, sqlc.AddPostingsParams{
@@ -116,6 +116,7 @@ func (s *Store) Journal(ctx context.Context, f JournalFilter, after credit.Entry
 			Fact: ledger.Fact{
 				Cause: h.Cause, Entity: h.Entity, Currency: books.Currency, Day: dayOf(h.ServiceOn), Period: ledger.Period(h.Period),
 				Customer: h.CustomerID.Bytes, Grant: h.GrantID.Bytes, VerFrom: h.VerFrom.Int64, VerTo: h.VerTo.Int64,
+				Policy: int(h.PolicyVersion),
 			},
 		}}
 		byID[h.ID.Bytes] = &entries[i]

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/shopspring/decimal"
 
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/ledger"
@@ -66,18 +67,27 @@ type pass struct {
 	head int64
 	rows     []sqlc.MovementsToRecogniseRow
 	grants   map[credit.GrantID]*grantBooks
-	refunds  map[int64]*sqlc.RefundsToRecogniseRow // by version
+	refunds  map[refunded]*sqlc.RefundsToRecogniseRow
 	disputes []*disputeBooks
 	periods  map[ledger.Period]ledger.Period // of the service -> of the entry
+	rules    []recognition.Policy            // approved, in order of approval
 	entries  []ledger.Entry
+}
+
+// refunded names what an operation took back of a grant.
+type refunded struct {
+	ver   int64
+	grant credit.GrantID
 }
 
 // grantBooks is what the money book knows about a grant.
 type grantBooks struct {
 	id              credit.GrantID
 	kind            credit.GrantType
-	price, tax      credit.Money // as paid; zero Currency: nothing was
-	taxBasis        int64        // tax in the entity's currency
+	unit            string
+	price, tax      credit.Money     // as paid; zero Currency: nothing was
+	taxBasis        int64            // tax in the entity's currency
+	useTax          recognition.Rate // tax within what is used of the carrying amount; zero: none, it was due at purchase
 	carrying        recognition.Carrying
 	known, foreign  bool // it was issued; its price is in another currency than the entity's
 	moved           bool // its credits were another grant's
@@ -157,23 +167,29 @@ func (p *pass) load(ctx context.Context, timeZone string) error {
 	}
 	p.grants = make(map[credit.GrantID]*grantBooks, len(grants))
 	for _, g := range grants {
-		p.grants[g.ID.Bytes] = newGrantBooks(g, p.currency)
+		if p.grants[g.ID.Bytes], err = newGrantBooks(g, p.currency); err != nil {
+			return fmt.Errorf("read grants: %w", err)
+		}
 	}
 	refunds, err := p.q.RefundsToRecognise(ctx, uuidOf(p.customer), p.from, p.to)
 	if err != nil {
 		return fmt.Errorf("read refunds: %w", err)
 	}
-	p.refunds = make(map[int64]*sqlc.RefundsToRecogniseRow, len(refunds))
+	p.refunds = make(map[refunded]*sqlc.RefundsToRecogniseRow, len(refunds))
 	for i := range refunds {
-		p.refunds[refunds[i].Ver] = &refunds[i]
+		p.refunds[refunded{refunds[i].Ver, refunds[i].GrantID.Bytes}] = &refunds[i]
 	}
-	p.periods, err = assignPeriods(ctx, p.q, p.entity, slices.Collect(maps.Keys(service)))
+	if p.periods, err = assignPeriods(ctx, p.q, p.entity, slices.Collect(maps.Keys(service))); err != nil {
+		return err
+	}
+	p.rules, err = approvedPolicies(ctx, p.q, p.entity) // after the periods are locked: nobody approves one for them any more
 	return err
 }
 
-func newGrantBooks(g sqlc.GrantsToRecogniseRow, currency string) *grantBooks {
+func newGrantBooks(g sqlc.GrantsToRecogniseRow, currency string) (*grantBooks, error) {
+	tax, err := recognition.NewRate(g.UseTax)
 	b := &grantBooks{
-		id: g.ID.Bytes, kind: credit.GrantType(g.Type), known: g.Known, moved: g.FromGrant.Valid,
+		id: g.ID.Bytes, kind: credit.GrantType(g.Type), unit: g.Unit, useTax: tax, known: g.Known, moved: g.FromGrant.Valid,
 		price: credit.Money{Minor: g.PriceMinor, Currency: g.PriceCurrency.String}, tax: credit.Money{Minor: g.TaxMinor, Currency: g.PriceCurrency.String},
 		taxBasis: g.TaxBasisMinor,
 		carrying: recognition.Carrying{
@@ -184,7 +200,7 @@ func newGrantBooks(g sqlc.GrantsToRecogniseRow, currency string) *grantBooks {
 		b.tax.Minor, b.taxBasis = 0, 0 // nothing was sold
 	}
 	b.foreign = b.price.Currency != "" && b.price.Currency != currency
-	return b
+	return b, err
 }
 
 // assignPeriods chooses where facts of the given periods are booked. Until the transaction ends nobody can close those periods.
@@ -230,11 +246,13 @@ func (p *pass) next() error {
 		Entity: p.entity, Currency: p.currency, Day: day, Period: p.periods[day.Period()], Customer: p.customer, Grant: g.id,
 		VerFrom: r.FirstVer, VerTo: r.LastVer,
 	}
+	policy := recognition.PolicyFor(p.rules, g.unit, f.Period)
+	f.Policy = policy.Version
 	switch {
 	case r.Used:
 		return p.use(g, f)
 	case r.Debit == sqlc.UnitAccountIssued && r.Credit == sqlc.UnitAccountAvailable:
-		p.issue(g, f)
+		p.issue(g, f, policy)
 	case r.Debit == sqlc.UnitAccountConsumed && r.Credit == sqlc.UnitAccountAvailable:
 		if err := p.reverse(g, f, r); err != nil {
 			return err
@@ -257,7 +275,7 @@ func (p *pass) next() error {
 		if err != nil {
 			return err
 		}
-		p.add(ledger.Expiry(f, amount, units))
+		p.add(ledger.Expiry(f, amount, recognition.Escheat(amount, policy.Escheat), units))
 	case r.Credit == sqlc.UnitAccountVoided && p.lostDispute(g, r.FirstVer) != nil:
 		if err := p.clawBack(g, f, r, p.lostDispute(g, r.FirstVer)); err != nil {
 			return err
@@ -296,8 +314,11 @@ func (g *grantBooks) dispose(units credit.Amount) (int64, error) {
 	return amount, nil
 }
 
-func (p *pass) issue(g *grantBooks, f ledger.Fact) {
+func (p *pass) issue(g *grantBooks, f ledger.Fact, policy recognition.Policy) {
 	f.Cause = "grant/" + g.id.String() + "/issue"
+	if g.kind == credit.Purchased && g.tax.Minor == 0 { // tax that was paid with the price is not due again
+		g.useTax = policy.UseTax
+	}
 	g.known, g.carryingChanged = true, true
 	switch price := g.sum(g.carrying.Basis, g.price.Minor); {
 	case g.kind == credit.Overage:
@@ -334,6 +355,7 @@ func (p *pass) use(g *grantBooks, f ledger.Fact) error {
 		n++
 	}
 	p.rows = p.rows[n:]
+	before := g.carrying.PostedOut
 	amount, err := g.dispose(units)
 	if err != nil {
 		return err
@@ -342,7 +364,7 @@ func (p *pass) use(g *grantBooks, f ledger.Fact) error {
 	if g.kind == credit.Overage {
 		p.add(ledger.OverageUse(f, amount, shares))
 	} else {
-		p.add(ledger.Recognition(f, amount, shares))
+		p.add(ledger.Recognition(f, amount, recognition.TaxOfSlice(before, before+amount, g.useTax), shares))
 	}
 	return nil
 }
@@ -355,7 +377,8 @@ func (p *pass) reverse(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecognise
 	if err != nil {
 		return err
 	}
-	p.add(ledger.Reversal(f, g.kind == credit.Overage, -amount, []ledger.Share{{Product: r.Product, Model: r.Model, Units: units}}))
+	tax := recognition.TaxOfSlice(g.carrying.PostedOut, g.carrying.PostedOut-amount, g.useTax)
+	p.add(ledger.Reversal(f, g.kind == credit.Overage, -amount, tax, []ledger.Share{{Product: r.Product, Model: r.Model, Units: units}}))
 	return nil
 }
 
@@ -388,7 +411,7 @@ func (p *pass) giveBack(g *grantBooks, f ledger.Fact, r sqlc.MovementsToRecognis
 	}
 	price, tax := share(g.price.Minor), share(g.tax.Minor)
 	back := ledger.Return{Units: units, Carrying: g.sum(carrying, price), Tax: g.sum(share(g.taxBasis), tax)}
-	owed := p.refunds[r.FirstVer]
+	owed := p.refunds[refunded{r.FirstVer, g.id}]
 	if owed != nil {
 		back.Owed = g.sum(owed.BasisMinor+owed.TaxBasisMinor, owed.MoneyMinor+owed.TaxMinor)
 		if g.foreign {
@@ -425,13 +448,15 @@ func (p *pass) save(ctx context.Context) error {
 	}
 	var ids []pgtype.UUID
 	var disposed, postedOut []int64
+	var useTax []decimal.Decimal
 	for _, id := range slices.SortedFunc(maps.Keys(p.grants), func(a, b credit.GrantID) int { return slices.Compare(a[:], b[:]) }) {
 		if g := p.grants[id]; g.carryingChanged {
 			ids, disposed, postedOut = append(ids, uuidOf(id)), append(disposed, int64(g.carrying.Disposed)), append(postedOut, g.carrying.PostedOut)
+			useTax = append(useTax, g.useTax.Decimal())
 		}
 	}
 	if len(ids) > 0 {
-		if err := p.q.SetCarrying(ctx, ids, disposed, postedOut); err != nil {
+		if err := p.q.SetCarrying(ctx, sqlc.SetCarryingParams{Grants: ids, Disposed: disposed, PostedOut: postedOut, UseTax: useTax}); err != nil {
 			return fmt.Errorf("write carrying amounts: %w", err)
 		}
 	}

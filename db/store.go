@@ -138,6 +138,15 @@ var refusals = map[string]*credit.Error{
 	"quarantined_once":            credit.Errorf(credit.AlreadyExists, "Usage of this idempotency key is in quarantine."),
 	"dispute_reference":           credit.Errorf(credit.AlreadyExists, "There is a dispute with this reference, of another grant."),
 	"withdrawn_once":              credit.Errorf(credit.AlreadyExists, "The version was withdrawn before."),
+
+	"accounting_policies_entity_fkey": credit.Errorf(credit.EntityNotFound, "There is no legal entity with this code."),
+	"accounting_policies_unit_fkey":   credit.Errorf(credit.UnitNotFound, "There is no unit with this code."),
+	"breakage_estimates_entity_fkey":  credit.Errorf(credit.EntityNotFound, "There is no legal entity with this code."),
+	"breakage_estimates_unit_fkey":    credit.Errorf(credit.UnitNotFound, "There is no unit with this code."),
+	"policy_version":                  credit.Errorf(credit.NotExecuted, "Another version was prepared at the same time."),
+	"estimate_version":                credit.Errorf(credit.NotExecuted, "Another version was prepared at the same time."),
+	"policy_approved_once":            credit.Errorf(credit.AlreadyExists, "It was approved at the same time."),
+	"estimate_approved_once":          credit.Errorf(credit.AlreadyExists, "It was approved at the same time."),
 }
 
 // refusal turns the breach of a constraint named in refusals into what it means, and leaves every other error.

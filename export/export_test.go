@@ -48,15 +48,15 @@ func quarter() ([]Entry, []Move) {
 	post(ledger.Purchase(fact("g1/issue", "2026-03-03", 1), ledger.ProcessorClearing, usd(10000), usd(800), 120000))
 	move("2026-03-03", 1, "issued", "available", 120000)
 	move("2026-03-05", 2, "issued", "available", 50000) // promotional: the unit book alone
-	post(ledger.Recognition(fact("g1/use/1", "2026-03-10", 1), 5833, []ledger.Share{{Product: "chat", Model: "large, [new]", Units: 50000}, {Product: "chat", Model: "small", Units: 20000}}))
-	post(ledger.Recognition(fact("g1/use/2", "2026-03-10", 1), 833, []ledger.Share{{Product: "chat", Model: "small", Units: 10000}}))
+	post(ledger.Recognition(fact("g1/use/1", "2026-03-10", 1), 5833, 0, []ledger.Share{{Product: "chat", Model: "large, [new]", Units: 50000}, {Product: "chat", Model: "small", Units: 20000}}))
+	post(ledger.Recognition(fact("g1/use/2", "2026-03-10", 1), 833, 0, []ledger.Share{{Product: "chat", Model: "small", Units: 10000}}))
 	move("2026-03-10", 1, "available", "consumed", 80000)
 	post(ledger.Purchase(fact("g3/issue", "2026-03-02", 3), ledger.ProcessorClearing, eur(11000, 10000), eur(0, 0), 100000))
 	move("2026-03-02", 3, "issued", "available", 100000)
 	post(ledger.Refund(fact("g3/refund", "2026-03-25", 3), ledger.Return{Units: 40000, Carrying: eur(4400, 4000), Owed: eur(4800, 4000), FX: 400}))
 	move("2026-03-25", 3, "available", "refunded", 40000)
 	post(ledger.Settlement(fact("g3/settle", "2026-03-26", 3), ledger.ProcessorClearing, eur(4800, 4000)))
-	post(ledger.Expiry(fact("g3/expire", "2026-03-31", 3), 6600, 60000))
+	post(ledger.Expiry(fact("g3/expire", "2026-03-31", 3), 6600, 0, 60000))
 	move("2026-03-31", 3, "available", "expired", 60000)
 	post(ledger.OverageUse(fact("g4/use", "2026-03-01", 4), 500, []ledger.Share{{Units: 5000}}))
 	move("2026-03-01", 4, "available", "consumed", 5000)
@@ -67,7 +67,7 @@ func quarter() ([]Entry, []Move) {
 	post(ledger.Void(fact("g5/void", "2026-03-08", 5), ledger.ConcessionContra, ledger.Return{Units: 15000, Carrying: usd(1500), Owed: usd(1500)}))
 	move("2026-03-08", 5, "available", "voided", 15000)
 	post(ledger.Purchase(fact("g6/issue", "2026-03-09", 6), ledger.TradeReceivable, usd(2000), usd(160), 20000))
-	post(ledger.Reversal(fact("g1/reverse", "2026-01-10", 1), false, 416, []ledger.Share{{Product: "chat", Model: "small", Units: 5000}})) // late
+	post(ledger.Reversal(fact("g1/reverse", "2026-01-10", 1), false, 416, 0, []ledger.Share{{Product: "chat", Model: "small", Units: 5000}})) // late
 	move("2026-03-20", 1, "consumed", "available", 5000)
 	slices.SortStableFunc(entries, func(a, b Entry) int { return Compare(&a, &b) })
 	slices.SortStableFunc(moves, func(a, b Move) int { return strings.Compare(string(a.Day), string(b.Day)) })
@@ -195,7 +195,7 @@ func TestXeroDividesFilesAndNoJournal(t *testing.T) {
 				shares[j] = ledger.Share{Model: fmt.Sprint(j), Units: 1}
 			}
 			e := ledger.Recognition(ledger.Fact{Cause: fmt.Sprint(i), Entity: "acme", Currency: "USD", Day: "2026-03-05", Period: "2026-03",
-				Customer: named[credit.CustomerID](byte(i)), Grant: named[credit.GrantID](byte(i))}, int64(n)*10, shares)
+				Customer: named[credit.CustomerID](byte(i)), Grant: named[credit.GrantID](byte(i))}, int64(n)*10, 0, shares)
 			lines += int64(len(e.Postings))
 			entries = append(entries, Entry{Entry: e, Unit: crd})
 		}
@@ -228,7 +228,7 @@ func TestRefused(t *testing.T) {
 	big := func(minor int64) []Entry {
 		return []Entry{{Entry: ledger.Purchase(ledger.Fact{Cause: "x", Entity: "acme", Currency: "USD", Day: "2026-03-05", Period: "2026-03"}, ledger.Cash, usd(minor), usd(0), 1)}}
 	}
-	wide := []Entry{{Entry: ledger.Recognition(ledger.Fact{Cause: "x", Entity: "acme", Currency: "USD", Day: "2026-03-05", Period: "2026-03"}, 3000, slices.Repeat([]ledger.Share{{Units: 1}}, 300))}}
+	wide := []Entry{{Entry: ledger.Recognition(ledger.Fact{Cause: "x", Entity: "acme", Currency: "USD", Day: "2026-03-05", Period: "2026-03"}, 3000, 0, slices.Repeat([]ledger.Share{{Units: 1}}, 300))}}
 	for i := range wide[0].Postings {
 		wide[0].Postings[i].Model = fmt.Sprint(i) // so that they stay apart
 	}
@@ -332,7 +332,7 @@ func TestMappingCheck(t *testing.T) {
 func BenchmarkWrite(b *testing.B) {
 	const n = 1_000_000
 	e := Entry{Entry: ledger.Recognition(ledger.Fact{Cause: "grant/g/use/1/2026-03-05", Entity: "acme", Currency: "USD", Day: "2026-03-05", Period: "2026-03",
-		Customer: named[credit.CustomerID](1), Grant: named[credit.GrantID](1)}, 100, []ledger.Share{{Product: "chat", Model: "large", Units: 100}}), Unit: crd}
+		Customer: named[credit.CustomerID](1), Grant: named[credit.GrantID](1)}, 100, 0, []ledger.Share{{Product: "chat", Model: "large", Units: 100}}), Unit: crd}
 	for _, s := range Systems {
 		b.Run(string(s), func(b *testing.B) {
 			if s == Xero {

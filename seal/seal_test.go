@@ -248,7 +248,7 @@ func golden() []goldenEntry {
 		VerFrom: 1, VerTo: 1}
 	bought := ledger.Purchase(f, ledger.ProcessorClearing, ledger.Sum{Minor: 10000}, ledger.Sum{Minor: 800}, 1200)
 	f.Cause, f.Period, f.VerFrom, f.VerTo = "grant/x/use/7/2026-01-31", "2026-02", 7, 123
-	used := ledger.Recognition(f, 5833, []ledger.Share{{Product: "chat", Model: "größer/1", Units: 500}, {Product: "", Model: "small", Units: 200}})
+	used := ledger.Recognition(f, 5833, 0, []ledger.Share{{Product: "chat", Model: "größer/1", Units: 500}, {Product: "", Model: "small", Units: 200}})
 	f.Cause = "foreign"
 	f.Customer, f.Grant, f.VerFrom, f.VerTo, f.Period = credit.CustomerID{}, credit.GrantID{}, 0, 0, "2026-01"
 	foreign := ledger.Settlement(f, ledger.Cash, ledger.Sum{Minor: 4800, Source: credit.Money{Minor: 4000, Currency: "EUR"}})

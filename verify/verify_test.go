@@ -141,6 +141,10 @@ func TestPlantedBreaks(t *testing.T) {
 			VALUES (gen_random_uuid(), 'x', 'acme', '2026-01', '2026-01-01', 'recognition', $2, $1) RETURNING id)
 			INSERT INTO postings (entry_id, n, account, side, amount_minor, currency) SELECT id, 0, 2010, 'dr', 5, 'USD' FROM e UNION ALL SELECT id, 1, 4010, 'cr', 5, 'USD' FROM e`,
 			[]string{subLedger, accounts}, grant, "posted are"},
+		{"an adjustment of breakage that is not in the log", `WITH e AS (INSERT INTO journal_entries (id, cause, entity, period, service_on, kind)
+			VALUES (gen_random_uuid(), 'x', 'acme', '2026-01', '2026-01-31', 'breakage') RETURNING id)
+			INSERT INTO postings (entry_id, n, account, side, amount_minor, currency) SELECT id, 0, 2019, 'dr', 5, 'USD' FROM e UNION ALL SELECT id, 1, 4020, 'cr', 5, 'USD' FROM e`,
+			[]string{accounts}, nothing, "acme 2019"},
 		{"a posting in another currency", "UPDATE postings p SET currency = 'EUR' FROM journal_entries e WHERE e.id = p.entry_id AND e.kind = 'overage'",
 			[]string{entries}, nothing, "not in USD"},
 		{"an entry booked in another month", "UPDATE journal_entries SET service_on = '2025-12-31' WHERE kind = 'expiry'", []string{entries}, nothing, "2025-12-31"},

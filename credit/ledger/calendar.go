@@ -37,15 +37,22 @@ func ParsePeriod(s string) (Period, error) {
 func (d Day) Period() Period { return Period(d[:len(periodLayout)]) }
 
 // Next returns the month after p.
-func (p Period) Next() Period { return p.plus(1) }
+func (p Period) Next() Period { return p.Plus(1) }
 
 // Previous returns the month before p.
-func (p Period) Previous() Period { return p.plus(-1) }
+func (p Period) Previous() Period { return p.Plus(-1) }
 
-func (p Period) plus(months int) Period {
+// Plus returns the period that is n months after p, or before it when n is negative.
+func (p Period) Plus(n int) Period { return Period(p.start().AddDate(0, n, 0).Format(periodLayout)) }
+
+// First and Last return the first and the last day of p.
+func (p Period) First() Day { return Day(p.start().Format(dayLayout)) }
+func (p Period) Last() Day  { return Day(p.start().AddDate(0, 1, -1).Format(dayLayout)) }
+
+func (p Period) start() time.Time {
 	t, err := time.Parse(periodLayout, string(p))
 	if err != nil {
 		panic("ledger: period " + string(p) + " is not of the form 2026-01")
 	}
-	return Period(t.AddDate(0, months, 0).Format(periodLayout))
+	return t
 }

@@ -41,13 +41,15 @@ type Share struct {
 	Units          credit.Amount
 }
 
-// Recognition records credits used: amount of the grant's money is earned, split over the shares by largest remainder, equal
-// remainders in order of product and model. A share that gets nothing has no posting.
+// Recognition records credits used: amount of the grant's money leaves the liability, tax of it is due to the state when the grant is taxed at
+// use (0 otherwise), and the rest is earned, split over the shares by largest remainder, equal remainders in order of product and model. A
+// share that gets nothing has no posting.
 //
 //	Dr 2010 prepaid credits  amount
-//	    Cr 4010 usage revenue  per product and model
-func Recognition(f Fact, amount int64, shares []Share) Entry {
-	return earn(newEntry(f, KindRecognition), PrepaidCredits, UsageRevenue, amount, shares)
+//	    Cr 4010 usage revenue      per product and model, together amount - tax
+//	    Cr 2030 sales tax payable  tax
+func Recognition(f Fact, amount, tax int64, shares []Share) Entry {
+	return earn(newEntry(f, KindRecognition), PrepaidCredits, UsageRevenue, amount, tax, shares)
 }
 
 // OverageUse records credits used beyond what was bought, owed by the customer from this moment, split as in [Recognition].
@@ -55,21 +57,27 @@ func Recognition(f Fact, amount int64, shares []Share) Entry {
 //	Dr 1120 unbilled receivable  amount
 //	    Cr 4030 overage revenue  per product and model
 func OverageUse(f Fact, amount int64, shares []Share) Entry {
-	return earn(newEntry(f, KindOverage), UnbilledReceivable, OverageRevenue, amount, shares)
+	return earn(newEntry(f, KindOverage), UnbilledReceivable, OverageRevenue, amount, 0, shares)
 }
 
 // Reversal records used credits given back: what had been earned with them is owed in service again, or for overage not owed by the customer
-// any more. amount is what the [Recognition] or the [OverageUse] of as many credits would earn.
+// any more. amount and tax are what the [Recognition] or the [OverageUse] of as many credits would have; tax is 0 for overage.
 //
 //	Dr 4010 usage revenue (4030 overage revenue)     per product and model
+//	Dr 2030 sales tax payable                        tax
 //	    Cr 2010 prepaid credits (1120 unbilled receivable)  amount
-func Reversal(f Fact, overage bool, amount int64, shares []Share) Entry {
+func Reversal(f Fact, overage bool, amount, tax int64, shares []Share) Entry {
 	e := newEntry(f, KindReversal)
 	if overage {
-		e = earn(e, UnbilledReceivable, OverageRevenue, amount, shares)
+		e = earn(e, UnbilledReceivable, OverageRevenue, amount, 0, shares)
 	} else {
-		e = earn(e, PrepaidCredits, UsageRevenue, amount, shares)
+		e = earn(e, PrepaidCredits, UsageRevenue, amount, tax, shares)
 	}
+	return e.mirrored()
+}
+
+// mirrored turns every debit into a credit and every credit into a debit, in place.
+func (e Entry) mirrored() Entry {
 	for i := range e.Postings {
 		p := &e.Postings[i]
 		if p.Side == Dr {
@@ -81,7 +89,7 @@ func Reversal(f Fact, overage bool, amount int64, shares []Share) Entry {
 	return e
 }
 
-func earn(e Entry, from, revenue Account, amount int64, shares []Share) Entry {
+func earn(e Entry, from, revenue Account, amount, tax int64, shares []Share) Entry {
 	if amount == 0 {
 		return e
 	}
@@ -95,15 +103,16 @@ func earn(e Entry, from, revenue Account, amount int64, shares []Share) Entry {
 		units += s.Units
 		weights[i] = int64(s.Units)
 	}
-	e.Postings = make([]Posting, 0, len(shares)+1)
+	e.Postings = make([]Posting, 0, len(shares)+2)
 	e.post(Dr, from, Sum{Minor: amount}, units)
-	for i, part := range credit.Allocate(amount, weights) {
+	for i, part := range credit.Allocate(amount-tax, weights) {
 		e.post(Cr, revenue, Sum{Minor: part}, shares[i].Units)
 		if part > 0 {
 			p := &e.Postings[len(e.Postings)-1]
 			p.Product, p.Model = shares[i].Product, shares[i].Model
 		}
 	}
+	e.post(Cr, SalesTaxPayable, Sum{Minor: tax}, 0)
 	return e
 }
 
@@ -192,15 +201,71 @@ func Clawback(f Fact, amount int64, units credit.Amount) Entry {
 	return e
 }
 
-// Expiry records what an expired grant leaves unused (breakage, remote method).
+// Expiry records what an expired grant leaves unused (breakage, remote method). What unclaimed property law gives to a government is never
+// revenue: escheat, 0 to amount.
 //
 //	Dr 2010 prepaid credits   amount
-//	    Cr 4020 breakage revenue  amount
-func Expiry(f Fact, amount int64, units credit.Amount) Entry {
+//	    Cr 4020 breakage revenue    amount - escheat
+//	    Cr 2040 unclaimed property  escheat
+func Expiry(f Fact, amount, escheat int64, units credit.Amount) Entry {
 	e := newEntry(f, KindExpiry)
 	e.post(Dr, PrepaidCredits, Sum{Minor: amount}, units)
-	e.post(Cr, BreakageRevenue, Sum{Minor: amount}, units)
+	e.post(Cr, BreakageRevenue, Sum{Minor: amount - escheat}, units)
+	e.post(Cr, UnclaimedProperty, Sum{Minor: escheat}, 0)
 	return e
+}
+
+// Breakage moves the revenue of a cohort's grants to where the proportional method wants it: amount more, or less when it is negative. The
+// grants' own carrying amounts stay; 2019 is held per cohort, whose name its posting carries as the product.
+//
+//	Dr 2019 breakage adjustment (Cr when negative)  amount
+//	    Cr 4020 breakage revenue (Dr)               amount
+func Breakage(f Fact, cohort string, amount int64) Entry {
+	e := newEntry(f, KindBreakage)
+	e.either(BreakageAdjustment, BreakageAdjustment, amount)
+	e.either(BreakageRevenue, BreakageRevenue, -amount)
+	for i := range e.Postings {
+		if e.Postings[i].Account == BreakageAdjustment {
+			e.Postings[i].Product = cohort
+		}
+	}
+	return e
+}
+
+// Payment records that a receivable was paid, out of the customer's own balance (2050) or by money that came in (1010, 1020). received is what
+// came at today's exchange rate, carried what the receivable stood for; they differ only by the rate.
+//
+//	Dr to (1010, 1020, 2050)      received
+//	Dr 7010 FX realised           loss (Cr: gain)
+//	    Cr 1110 trade receivable  carried
+func Payment(f Fact, to Account, received, carried Sum) Entry {
+	e := newEntry(f, KindPayment)
+	e.post(Dr, to, received, 0)
+	e.either(FXRealised, FXRealised, carried.Minor-received.Minor)
+	e.post(Cr, TradeReceivable, carried, 0)
+	return e
+}
+
+// Remeasurement brings a monetary item that is owed in another currency to the closing rate: more is how much more the account's balance is
+// worth than it was carried at, on the account's own side, in the entity's currency. A receivable worth more is a gain, a liability
+// worth more a loss. [Reverse] takes it back on the first day of the next period.
+//
+//	Dr account (asset) or 7020    |more|
+//	    Cr 7020 or account        |more|
+func Remeasurement(f Fact, account Account, more int64) Entry {
+	e := newEntry(f, KindRemeasure)
+	if account >= PrepaidCredits { // a liability: it grows by credits
+		more = -more
+	}
+	e.either(account, account, more)
+	e.either(FXUnrealised, FXUnrealised, -more)
+	return e
+}
+
+// Reverse returns the mirror of an entry under a cause and day of its own: the same accounts and amounts, every side changed.
+func Reverse(e Entry, f Fact) Entry {
+	mirror := Entry{ID: EntryID(f.Cause), Fact: f, Kind: e.Kind, Reverses: e.ID, Postings: slices.Clone(e.Postings)}
+	return mirror.mirrored()
 }
 
 // Return is unused credits taken back: what they stand for in the books and what is owed for them.

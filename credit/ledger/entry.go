@@ -25,6 +25,9 @@ const (
 	KindTransfer    Kind = "transfer"
 	KindDispute     Kind = "dispute"
 	KindManual      Kind = "manual"
+	KindPayment     Kind = "payment"
+	KindBreakage    Kind = "breakage"
+	KindRemeasure   Kind = "remeasurement"
 )
 
 // Fact is what happened, to whom, and where it is booked: all of an entry but its kind and postings.
@@ -38,6 +41,7 @@ type Fact struct {
 	Grant    credit.GrantID // zero: about no grant
 	VerFrom,
 	VerTo int64 // the customer's operations that it covers, both inclusive; 0: none
+	Policy int // version of the entity's accounting policy that was in force in Period; 0: the defaults
 }
 
 // Late tells whether the fact is booked in another period than its own, because that no longer took entries.

@@ -169,7 +169,7 @@ func TestRevenueByDimensionSumsToRevenue(t *testing.T) {
 			var amount int64
 			c, amount = dispose(t, c, units)
 			earned += amount
-			for _, p := range ledger.Recognition(ledger.Fact{}, amount, shares).Postings {
+			for _, p := range ledger.Recognition(ledger.Fact{}, amount, 0, shares).Postings {
 				if p.Account == ledger.UsageRevenue {
 					byDimension += p.Money.Minor
 				}

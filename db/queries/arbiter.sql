@@ -36,13 +36,13 @@ SELECT id, customer_id, unit, name, priority, scope, cap, member_id FROM wallets
 
 -- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = ANY(@customers::uuid[]) AND status = 'open';
 
 -- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE id = ANY(@grants::uuid[]);
 
@@ -154,10 +154,10 @@ WHERE g.id = x.id;
 
 -- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, metadata, created_at, issued_at, amount,
   granted, avail, from_grant, from_ver)
 VALUES (@id, @customer_id, @wallet_id, @type, @status, @priority, @scope, @member_id, @effective_at, @expires_at, @price_minor, @tax_minor,
-  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @metadata, @created_at, @issued_at, @amount,
+  @price_currency, @fx_rate, @basis_minor, @tax_basis_minor, @payment_ref, @rate_policy, @rate_version, @rate_card_id, @bonus_of, @metadata, @created_at, @issued_at, @amount,
   @granted, @avail, @from_grant, @from_ver);
 
 -- name: AddWallet :exec

@@ -47,7 +47,7 @@ SELECT c.first_rate_card_id, e.currency FROM customers AS c JOIN legal_entities 
 -- name: AllGrants :many
 -- In the columns of ReadGrants.
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = @customer_id ORDER BY id;
 

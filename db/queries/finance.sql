@@ -50,14 +50,16 @@ ORDER BY grant_id, stretch, used, day, product, model;
 -- name: GrantsToRecognise :many
 -- A grant without a carrying row has not been issued as far as the books know.
 SELECT g.id, g.type, g.from_grant, g.amount, g.price_minor, g.tax_minor, g.price_currency, g.basis_minor, g.tax_basis_minor,
-  (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.disposed, 0)::bigint AS disposed, coalesce(c.posted_out, 0)::bigint AS posted_out
+  (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.disposed, 0)::bigint AS disposed, coalesce(c.posted_out, 0)::bigint AS posted_out,
+  coalesce(c.use_tax, 0)::numeric AS use_tax, w.unit
 FROM grants AS g
+JOIN wallets AS w ON w.id = g.wallet_id
 LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
 WHERE g.id = ANY(@grants::uuid[]) ORDER BY g.id;
 
 -- name: RefundsToRecognise :many
-SELECT id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
-WHERE customer_id = @customer_id AND ver > @after AND ver <= @until ORDER BY ver;
+SELECT id, grant_id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
+WHERE customer_id = @customer_id AND ver > @after AND ver <= @until ORDER BY ver, id;
 
 -- name: LockPeriods :many
 -- Until this transaction ends, nobody closes a period of the entity from @first on.
@@ -67,16 +69,17 @@ SELECT period, status FROM periods WHERE entity = @entity AND period >= @first O
 INSERT INTO periods (entity, period) VALUES (@entity, @period) ON CONFLICT (entity, period) DO NOTHING;
 
 -- name: AddEntries :copyfrom
-INSERT INTO journal_entries (id, cause, entity, period, service_on, posted_at, kind, customer_id, grant_id, ver_from, ver_to, late, reverses, leaf)
-VALUES (@id, @cause, @entity, @period, @service_on, @posted_at, @kind, @customer_id, @grant_id, @ver_from, @ver_to, @late, @reverses, @leaf);
+INSERT INTO journal_entries (id, cause, entity, period, service_on, posted_at, kind, customer_id, grant_id, ver_from, ver_to, late, reverses, leaf, policy_version)
+VALUES (@id, @cause, @entity, @period, @service_on, @posted_at, @kind, @customer_id, @grant_id, @ver_from, @ver_to, @late, @reverses, @leaf, @policy_version);
 
 -- name: AddPostings :copyfrom
 INSERT INTO postings (entry_id, n, account, side, amount_minor, currency, source_minor, source_currency, units, product, model)
 VALUES (@entry_id, @n, @account, @side, @amount_minor, @currency, @source_minor, @source_currency, @units, @product, @model);
 
 -- name: SetCarrying :exec
-INSERT INTO grant_carrying (grant_id, disposed, posted_out)
-SELECT unnest(@grants::uuid[]), unnest(@disposed::bigint[]), unnest(@posted_out::bigint[])
+-- The rate of tax at use is that of the time of issue, and stays.
+INSERT INTO grant_carrying (grant_id, disposed, posted_out, use_tax)
+SELECT unnest(@grants::uuid[]), unnest(@disposed::bigint[]), unnest(@posted_out::bigint[]), unnest(@use_tax::numeric[])
 ON CONFLICT (grant_id) DO UPDATE SET disposed = excluded.disposed, posted_out = excluded.posted_out;
 
 -- name: LockRefund :one

@@ -8,7 +8,7 @@ SELECT hold_id, n, grant_id, amount, captured, released FROM hold_lines WHERE ho
 -- name: ReadHoldGrants :many
 -- The grants of holds, open or not.
 SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor,
-  g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.rate_card_id, g.created_at, g.issued_at, g.amount,
+  g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.rate_card_id, g.bonus_of, g.created_at, g.issued_at, g.amount,
   g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.from_grant, g.from_ver
 FROM grants AS g WHERE g.id IN (SELECT l.grant_id FROM hold_lines AS l WHERE l.hold_id = ANY(@holds::uuid[]));
 

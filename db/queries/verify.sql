@@ -230,7 +230,7 @@ SELECT id::text AS subject, nullif(concat_ws('; ',
 FROM lines;
 
 -- name: VerifyAccounts :many
--- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2011 of what has left a grant and is not yet
+-- The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2019 of the adjustments of breakage, 2011 of what has left a grant and is not yet
 -- booked as another's, 1130 of the disputes that are open, 2020 of the refunds not yet paid.
 SELECT l.code || ' ' || s.account AS subject,
   CASE WHEN s.amount <> coalesce(b.credit, 0) THEN format('the sub-ledger is %s minor units, the general ledger %s', s.amount, coalesce(b.credit, 0)) END AS detail
@@ -256,6 +256,8 @@ CROSS JOIN LATERAL (
   JOIN recognition_marks AS k ON k.customer_id = c.id AND d.opened_ver <= k.ver AND coalesce(d.ended_ver > k.ver, true)
   WHERE c.entity = l.code
   UNION ALL
+  SELECT 2019, coalesce(-sum(a.amount), 0) FROM breakage_adjustments AS a WHERE a.entity = l.code
+  UNION ALL
   SELECT 2020, coalesce(sum(r.basis_minor + r.tax_basis_minor), 0)
   FROM customers AS c
   JOIN refunds AS r ON r.customer_id = c.id AND r.status = 'awaiting_settlement'
@@ -265,7 +267,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN (
   SELECT e.entity, p.account, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS credit
   FROM journal_entries AS e
-  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1130, 2010, 2011, 2020)
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1130, 2010, 2011, 2019, 2020)
   GROUP BY e.entity, p.account
 ) AS b ON b.entity = l.code AND b.account = s.account;
 

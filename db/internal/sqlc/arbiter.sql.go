@@ -45,11 +45,11 @@ func (q *Queries) AddAssignment(ctx context.Context, arg AddAssignmentParams) er
 
 const AddGrant = `-- name: AddGrant :exec
 INSERT INTO grants (id, customer_id, wallet_id, type, status, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, metadata, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, metadata, created_at, issued_at, amount,
   granted, avail, from_grant, from_ver)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-  $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-  $25, $26, $27, $28)
+  $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
+  $26, $27, $28, $29)
 `
 
 type AddGrantParams struct {
@@ -73,6 +73,7 @@ type AddGrantParams struct {
 	RatePolicy    string
 	RateVersion   pgtype.Int4
 	RateCardID    pgtype.UUID
+	BonusOf       pgtype.UUID
 	Metadata      json.RawMessage
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
@@ -105,6 +106,7 @@ func (q *Queries) AddGrant(ctx context.Context, arg AddGrantParams) error {
 		arg.RatePolicy,
 		arg.RateVersion,
 		arg.RateCardID,
+		arg.BonusOf,
 		arg.Metadata,
 		arg.CreatedAt,
 		arg.IssuedAt,
@@ -617,7 +619,7 @@ func (q *Queries) ReadDrawn(ctx context.Context, unit string, customer pgtype.UU
 
 const ReadGrants = `-- name: ReadGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE id = ANY($1::uuid[])
 `
@@ -644,6 +646,7 @@ type ReadGrantsRow struct {
 	RatePolicy    string
 	RateVersion   pgtype.Int4
 	RateCardID    pgtype.UUID
+	BonusOf       pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -690,6 +693,7 @@ func (q *Queries) ReadGrants(ctx context.Context, grants []pgtype.UUID) ([]ReadG
 			&i.RatePolicy,
 			&i.RateVersion,
 			&i.RateCardID,
+			&i.BonusOf,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,
@@ -807,7 +811,7 @@ func (q *Queries) ReadNow(ctx context.Context) (ReadNowRow, error) {
 
 const ReadOpenGrants = `-- name: ReadOpenGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = ANY($1::uuid[]) AND status = 'open'
 `
@@ -834,6 +838,7 @@ type ReadOpenGrantsRow struct {
 	RatePolicy    string
 	RateVersion   pgtype.Int4
 	RateCardID    pgtype.UUID
+	BonusOf       pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -880,6 +885,7 @@ func (q *Queries) ReadOpenGrants(ctx context.Context, customers []pgtype.UUID) (
 			&i.RatePolicy,
 			&i.RateVersion,
 			&i.RateCardID,
+			&i.BonusOf,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,

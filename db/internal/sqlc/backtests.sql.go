@@ -127,7 +127,7 @@ type AddBacktestLinesParams struct {
 
 const AllGrants = `-- name: AllGrants :many
 SELECT id, customer_id, wallet_id, type, status, frozen, priority, scope, member_id, effective_at, expires_at, price_minor, tax_minor,
-  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, created_at, issued_at, amount,
+  price_currency, fx_rate, basis_minor, tax_basis_minor, payment_ref, rate_policy, rate_version, rate_card_id, bonus_of, created_at, issued_at, amount,
   granted, avail, held, consumed, expired, refunded, voided, transferred, from_grant, from_ver
 FROM grants WHERE customer_id = $1 ORDER BY id
 `
@@ -154,6 +154,7 @@ type AllGrantsRow struct {
 	RatePolicy    string
 	RateVersion   pgtype.Int4
 	RateCardID    pgtype.UUID
+	BonusOf       pgtype.UUID
 	CreatedAt     pgtype.Timestamptz
 	IssuedAt      pgtype.Timestamptz
 	Amount        int64
@@ -201,6 +202,7 @@ func (q *Queries) AllGrants(ctx context.Context, customerID pgtype.UUID) ([]AllG
 			&i.RatePolicy,
 			&i.RateVersion,
 			&i.RateCardID,
+			&i.BonusOf,
 			&i.CreatedAt,
 			&i.IssuedAt,
 			&i.Amount,

@@ -239,7 +239,7 @@ func (q *Queries) FindCustomerID(ctx context.Context, externalID pgtype.Text) (p
 }
 
 const FindGrant = `-- name: FindGrant :one
-SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, e.currency, now()::timestamptz AS read_at
+SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, g.bonus_of, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, e.currency, now()::timestamptz AS read_at
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
@@ -295,6 +295,7 @@ func (q *Queries) FindGrant(ctx context.Context, id pgtype.UUID) (FindGrantRow, 
 		&i.Grant.RateCardID,
 		&i.Grant.FromGrant,
 		&i.Grant.FromVer,
+		&i.Grant.BonusOf,
 		&i.Wallet.ID,
 		&i.Wallet.CustomerID,
 		&i.Wallet.Unit,
@@ -548,7 +549,7 @@ func (q *Queries) PageEntities(ctx context.Context, after string, pageSize int32
 }
 
 const PageGrants = `-- name: PageGrants :many
-SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, e.currency, now()::timestamptz AS read_at
+SELECT g.id, g.customer_id, g.wallet_id, g.type, g.status, g.frozen, g.priority, g.scope, g.member_id, g.effective_at, g.expires_at, g.price_minor, g.tax_minor, g.price_currency, g.fx_rate, g.basis_minor, g.tax_basis_minor, g.payment_ref, g.rate_policy, g.rate_version, g.metadata, g.created_at, g.issued_at, g.amount, g.granted, g.avail, g.held, g.consumed, g.expired, g.refunded, g.voided, g.transferred, g.rate_card_id, g.from_grant, g.from_ver, g.bonus_of, w.id, w.customer_id, w.unit, w.name, w.priority, w.scope, w.cap, w.created_at, w.member_id, u.scale, e.currency, now()::timestamptz AS read_at
 FROM grants AS g
 JOIN wallets AS w ON w.id = g.wallet_id
 JOIN units AS u ON u.code = w.unit
@@ -635,6 +636,7 @@ func (q *Queries) PageGrants(ctx context.Context, arg PageGrantsParams) ([]PageG
 			&i.Grant.RateCardID,
 			&i.Grant.FromGrant,
 			&i.Grant.FromVer,
+			&i.Grant.BonusOf,
 			&i.Wallet.ID,
 			&i.Wallet.CustomerID,
 			&i.Wallet.Unit,

@@ -95,6 +95,7 @@ func (r iteratorForAddEntries) Values() ([]interface{}, error) {
 		r.rows[0].Late,
 		r.rows[0].Reverses,
 		r.rows[0].Leaf,
+		r.rows[0].PolicyVersion,
 	}, nil
 }
 
@@ -103,7 +104,7 @@ func (r iteratorForAddEntries) Err() error {
 }
 
 func (q *Queries) AddEntries(ctx context.Context, arg []AddEntriesParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"journal_entries"}, []string{"id", "cause", "entity", "period", "service_on", "posted_at", "kind", "customer_id", "grant_id", "ver_from", "ver_to", "late", "reverses", "leaf"}, &iteratorForAddEntries{rows: arg})
+	return q.db.CopyFrom(ctx, []string{"journal_entries"}, []string{"id", "cause", "entity", "period", "service_on", "posted_at", "kind", "customer_id", "grant_id", "ver_from", "ver_to", "late", "reverses", "leaf", "policy_version"}, &iteratorForAddEntries{rows: arg})
 }
 
 // iteratorForAddPostings implements pgx.CopyFromSource.

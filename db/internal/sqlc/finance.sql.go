@@ -9,23 +9,25 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/shopspring/decimal"
 )
 
 type AddEntriesParams struct {
-	ID         pgtype.UUID
-	Cause      string
-	Entity     string
-	Period     string
-	ServiceOn  pgtype.Date
-	PostedAt   pgtype.Timestamptz
-	Kind       string
-	CustomerID pgtype.UUID
-	GrantID    pgtype.UUID
-	VerFrom    pgtype.Int8
-	VerTo      pgtype.Int8
-	Late       bool
-	Reverses   pgtype.UUID
-	Leaf       []byte
+	ID            pgtype.UUID
+	Cause         string
+	Entity        string
+	Period        string
+	ServiceOn     pgtype.Date
+	PostedAt      pgtype.Timestamptz
+	Kind          string
+	CustomerID    pgtype.UUID
+	GrantID       pgtype.UUID
+	VerFrom       pgtype.Int8
+	VerTo         pgtype.Int8
+	Late          bool
+	Reverses      pgtype.UUID
+	Leaf          []byte
+	PolicyVersion int32
 }
 
 const AddMark = `-- name: AddMark :exec
@@ -154,8 +156,10 @@ func (q *Queries) FindEntity(ctx context.Context, code string) (LegalEntity, err
 
 const GrantsToRecognise = `-- name: GrantsToRecognise :many
 SELECT g.id, g.type, g.from_grant, g.amount, g.price_minor, g.tax_minor, g.price_currency, g.basis_minor, g.tax_basis_minor,
-  (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.disposed, 0)::bigint AS disposed, coalesce(c.posted_out, 0)::bigint AS posted_out
+  (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.disposed, 0)::bigint AS disposed, coalesce(c.posted_out, 0)::bigint AS posted_out,
+  coalesce(c.use_tax, 0)::numeric AS use_tax, w.unit
 FROM grants AS g
+JOIN wallets AS w ON w.id = g.wallet_id
 LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
 WHERE g.id = ANY($1::uuid[]) ORDER BY g.id
 `
@@ -173,6 +177,8 @@ type GrantsToRecogniseRow struct {
 	Known         bool
 	Disposed      int64
 	PostedOut     int64
+	UseTax        decimal.Decimal
+	Unit          string
 }
 
 // A grant without a carrying row has not been issued as far as the books know.
@@ -198,6 +204,8 @@ func (q *Queries) GrantsToRecognise(ctx context.Context, grants []pgtype.UUID) (
 			&i.Known,
 			&i.Disposed,
 			&i.PostedOut,
+			&i.UseTax,
+			&i.Unit,
 		); err != nil {
 			return nil, err
 		}
@@ -210,7 +218,7 @@ func (q *Queries) GrantsToRecognise(ctx context.Context, grants []pgtype.UUID) (
 }
 
 const Journal = `-- name: Journal :many
-SELECT e.id, e.no, e.cause, e.entity, e.period, e.service_on, e.posted_at, e.kind, e.customer_id, e.grant_id, e.ver_from, e.ver_to, e.late, e.reverses, e.leaf FROM journal_entries AS e
+SELECT e.id, e.no, e.cause, e.entity, e.period, e.service_on, e.posted_at, e.kind, e.customer_id, e.grant_id, e.ver_from, e.ver_to, e.late, e.reverses, e.policy_version, e.leaf FROM journal_entries AS e
 WHERE e.entity = $1 AND e.no > $2
   AND ($3::text IS NULL OR e.period = $3::text)
   AND ($4::uuid IS NULL OR e.customer_id = $4::uuid)
@@ -262,6 +270,7 @@ func (q *Queries) Journal(ctx context.Context, arg JournalParams) ([]JournalEntr
 			&i.VerTo,
 			&i.Late,
 			&i.Reverses,
+			&i.PolicyVersion,
 			&i.Leaf,
 		); err != nil {
 			return nil, err
@@ -539,12 +548,13 @@ func (q *Queries) ReadPostings(ctx context.Context, entries []pgtype.UUID) ([]Po
 }
 
 const RefundsToRecognise = `-- name: RefundsToRecognise :many
-SELECT id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
-WHERE customer_id = $1 AND ver > $2 AND ver <= $3 ORDER BY ver
+SELECT id, grant_id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
+WHERE customer_id = $1 AND ver > $2 AND ver <= $3 ORDER BY ver, id
 `
 
 type RefundsToRecogniseRow struct {
 	ID            pgtype.UUID
+	GrantID       pgtype.UUID
 	Ver           int64
 	MoneyMinor    int64
 	TaxMinor      int64
@@ -564,6 +574,7 @@ func (q *Queries) RefundsToRecognise(ctx context.Context, customerID pgtype.UUID
 		var i RefundsToRecogniseRow
 		if err := rows.Scan(
 			&i.ID,
+			&i.GrantID,
 			&i.Ver,
 			&i.MoneyMinor,
 			&i.TaxMinor,
@@ -672,13 +683,26 @@ func (q *Queries) RollForward(ctx context.Context, arg RollForwardParams) ([]Rol
 }
 
 const SetCarrying = `-- name: SetCarrying :exec
-INSERT INTO grant_carrying (grant_id, disposed, posted_out)
-SELECT unnest($1::uuid[]), unnest($2::bigint[]), unnest($3::bigint[])
+INSERT INTO grant_carrying (grant_id, disposed, posted_out, use_tax)
+SELECT unnest($1::uuid[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::numeric[])
 ON CONFLICT (grant_id) DO UPDATE SET disposed = excluded.disposed, posted_out = excluded.posted_out
 `
 
-func (q *Queries) SetCarrying(ctx context.Context, grants []pgtype.UUID, disposed []int64, postedOut []int64) error {
-	_, err := q.db.Exec(ctx, SetCarrying, grants, disposed, postedOut)
+type SetCarryingParams struct {
+	Grants    []pgtype.UUID
+	Disposed  []int64
+	PostedOut []int64
+	UseTax    []decimal.Decimal
+}
+
+// The rate of tax at use is that of the time of issue, and stays.
+func (q *Queries) SetCarrying(ctx context.Context, arg SetCarryingParams) error {
+	_, err := q.db.Exec(ctx, SetCarrying,
+		arg.Grants,
+		arg.Disposed,
+		arg.PostedOut,
+		arg.UseTax,
+	)
 	return err
 }
 

@@ -130,6 +130,20 @@ type AccountMapping struct {
 	CreatedAt  pgtype.Timestamptz
 }
 
+type AccountingPolicy struct {
+	ID          pgtype.UUID
+	Entity      string
+	Version     int32
+	Unit        pgtype.Text
+	FirstPeriod string
+	Breakage    string
+	UseTax      decimal.Decimal
+	Escheat     decimal.Decimal
+	Evidence    string
+	PreparedBy  int32
+	PreparedAt  pgtype.Timestamptz
+}
+
 type Alert struct {
 	RuleID     pgtype.UUID
 	CustomerID pgtype.UUID
@@ -228,6 +242,37 @@ type BacktestLine struct {
 	TestedBreakage int64
 	TestedCosted   int32
 	TestedCost     decimal.Decimal
+}
+
+type BreakageAdjustment struct {
+	Entity          string
+	Unit            string
+	ExpiresIn       string
+	Period          string
+	PolicyVersion   int32
+	EstimateVersion int32
+	ExpectedUse     decimal.Decimal
+	Price           int64
+	Used            int64
+	Expired         int64
+	Adjusted        int64
+	Amount          int64
+	EntryID         pgtype.UUID
+	PostedAt        pgtype.Timestamptz
+}
+
+type BreakageEstimate struct {
+	ID          pgtype.UUID
+	Entity      string
+	Version     int32
+	Unit        string
+	ExpiresIn   pgtype.Text
+	FirstPeriod string
+	ExpectedUse decimal.Decimal
+	Method      string
+	Evidence    string
+	PreparedBy  int32
+	PreparedAt  pgtype.Timestamptz
 }
 
 type Close struct {
@@ -369,6 +414,14 @@ type Dispute struct {
 	EndedAt       pgtype.Timestamptz
 }
 
+type EstimateApproval struct {
+	EstimateID pgtype.UUID
+	No         int64
+	PreparedBy int32
+	ApprovedBy int32
+	ApprovedAt pgtype.Timestamptz
+}
+
 type Event struct {
 	CustomerID pgtype.UUID
 	Seq        int64
@@ -433,12 +486,14 @@ type Grant struct {
 	RateCardID    pgtype.UUID
 	FromGrant     pgtype.UUID
 	FromVer       pgtype.Int8
+	BonusOf       pgtype.UUID
 }
 
 type GrantCarrying struct {
 	GrantID   pgtype.UUID
 	Disposed  int64
 	PostedOut int64
+	UseTax    decimal.Decimal
 }
 
 type Hold struct {
@@ -481,21 +536,22 @@ type IdempotencyKey struct {
 }
 
 type JournalEntry struct {
-	ID         pgtype.UUID
-	No         int64
-	Cause      string
-	Entity     string
-	Period     string
-	ServiceOn  pgtype.Date
-	PostedAt   pgtype.Timestamptz
-	Kind       string
-	CustomerID pgtype.UUID
-	GrantID    pgtype.UUID
-	VerFrom    pgtype.Int8
-	VerTo      pgtype.Int8
-	Late       bool
-	Reverses   pgtype.UUID
-	Leaf       []byte
+	ID            pgtype.UUID
+	No            int64
+	Cause         string
+	Entity        string
+	Period        string
+	ServiceOn     pgtype.Date
+	PostedAt      pgtype.Timestamptz
+	Kind          string
+	CustomerID    pgtype.UUID
+	GrantID       pgtype.UUID
+	VerFrom       pgtype.Int8
+	VerTo         pgtype.Int8
+	Late          bool
+	Reverses      pgtype.UUID
+	PolicyVersion int32
+	Leaf          []byte
 }
 
 type LedgerAccount struct {
@@ -646,6 +702,14 @@ type PeriodReopening struct {
 	AskedBy    int32
 	AskedAt    pgtype.Timestamptz
 	Approver   pgtype.Int4
+	ApprovedAt pgtype.Timestamptz
+}
+
+type PolicyApproval struct {
+	PolicyID   pgtype.UUID
+	No         int64
+	PreparedBy int32
+	ApprovedBy int32
 	ApprovedAt pgtype.Timestamptz
 }
 

@@ -60,6 +60,8 @@ CROSS JOIN LATERAL (
   JOIN recognition_marks AS k ON k.customer_id = c.id AND d.opened_ver <= k.ver AND coalesce(d.ended_ver > k.ver, true)
   WHERE c.entity = l.code
   UNION ALL
+  SELECT 2019, coalesce(-sum(a.amount), 0) FROM breakage_adjustments AS a WHERE a.entity = l.code
+  UNION ALL
   SELECT 2020, coalesce(sum(r.basis_minor + r.tax_basis_minor), 0)
   FROM customers AS c
   JOIN refunds AS r ON r.customer_id = c.id AND r.status = 'awaiting_settlement'
@@ -69,7 +71,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN (
   SELECT e.entity, p.account, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS credit
   FROM journal_entries AS e
-  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1130, 2010, 2011, 2020)
+  JOIN postings AS p ON p.entry_id = e.id AND p.account IN (1130, 2010, 2011, 2019, 2020)
   GROUP BY e.entity, p.account
 ) AS b ON b.entity = l.code AND b.account = s.account
 `
@@ -79,7 +81,7 @@ type VerifyAccountsRow struct {
 	Detail  interface{}
 }
 
-// The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2011 of what has left a grant and is not yet
+// The control accounts of each entity are the sums of their sub-ledgers: 2010 of what the grants carry, 2019 of the adjustments of breakage, 2011 of what has left a grant and is not yet
 // booked as another's, 1130 of the disputes that are open, 2020 of the refunds not yet paid.
 func (q *Queries) VerifyAccounts(ctx context.Context) ([]VerifyAccountsRow, error) {
 	rows, err := q.db.Query(ctx, VerifyAccounts)
