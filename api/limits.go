@@ -269,6 +269,7 @@ func (s *Server) updateMember(ctx context.Context, c *call) error {
 	var name, reason string
 	var active *bool
 	var may *credit.Scope
+	var card *string
 	if err := c.input(optional("name", text(&name, 200)), optional("reason", text(&reason, maxReason)),
 		optional("active", func(r *reader) error {
 			active = new(bool)
@@ -276,11 +277,14 @@ func (s *Server) updateMember(ctx context.Context, c *call) error {
 		}), optional("scope", func(r *reader) error {
 			may = new(credit.Scope)
 			return scope(may)(r)
+		}), optional("rate_card", func(r *reader) error {
+			card = new(string)
+			return nullable(text(card, 64))(r)
 		})); err != nil {
 		return err
 	}
-	if name == "" && active == nil && may == nil {
-		return credit.Invalid("", "Give a name, active or a scope.")
+	if name == "" && active == nil && may == nil && card == nil {
+		return credit.Invalid("", "Give a name, active, a scope or a rate card.")
 	}
 	customer, member, err := s.pathMember(ctx, c)
 	if err != nil {
@@ -289,6 +293,13 @@ func (s *Server) updateMember(ctx context.Context, c *call) error {
 	op := &balance.UpdateMember{Member: member, Active: active, Scope: may, Reason: reason}
 	if name != "" {
 		op.Name = &name
+	}
+	if card != nil {
+		id, err := s.rateCardID(ctx, *card)
+		if err != nil {
+			return err
+		}
+		op.Card = &id
 	}
 	if op.Header, err = c.operation(customer, member.String()); err != nil {
 		return err

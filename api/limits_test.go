@@ -206,3 +206,18 @@ func TestMembers(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A member's own rate card is set by code, shown, and taken away again.
+func TestAMembersRateCard(t *testing.T) {
+	w := newWorld(t)
+	w.admin(t, "POST", "/v1/rate_cards", object{"code": "seat", "unit": "CRD"}).want(t, 201)
+	member := "/v1/customers/acme/members/" + w.admin(t, "POST", "/v1/customers/acme/members", object{"name": "Ann"}).want(t, 201).text(t, "id")
+	for _, body := range []object{{"rate_card": "seat"}, {"rate_card": nil}} {
+		changed := w.admin(t, "PATCH", member, body).want(t, 200).object(t)
+		read := w.admin(t, "GET", member, nil).want(t, 200).object(t)
+		if changed["rate_card_id"] != read["rate_card_id"] || (read["rate_card_id"] == nil) != (body["rate_card"] == nil) {
+			t.Errorf("%v: %v, read %v", body, changed, read)
+		}
+	}
+	w.admin(t, "PATCH", member, object{"rate_card": "none"}).problem(t, 404, credit.RateCardNotFound)
+}

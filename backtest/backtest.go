@@ -161,6 +161,9 @@ var errHolds = errors.New("the customer has held credits; holds and captures are
 // errMoved says the same of customers whose credits were moved by hand.
 var errMoved = errors.New("the customer's operations were corrected, or its credits transferred, decremented or disputed; these are not decided again")
 
+// errCards says it of one that has, or had, a member with a rate card of its own.
+var errCards = errors.New("a member of the customer has had a rate card of its own; what it used is not decided again")
+
 // errLimits says it of one whose usage hard limits have bounded, and so which wallets have paid.
 var errLimits = errors.New("the customer has hard limits; what they admit is not decided again")
 
@@ -493,6 +496,9 @@ func (c *Customer) change(op *Operation) error {
 		}
 		return nil
 	case "mem":
+		if !r.RateCardID.IsZero() {
+			return errCards
+		}
 		return nil // what a member may use decides whether it is charged, which is over
 	}
 	id, err := credit.ParseID[credit.GrantID](r.ID)

@@ -120,7 +120,7 @@ func (c *customer) keys(book *rating.Book, o *Consume, lines []rating.Line) []ra
 		return nil
 	}
 	usage := rating.Usage{At: o.serviceAt(c.at), Lines: lines, Dims: o.Dims}
-	card := c.cards.at(usage.At)
+	card := c.card(o.Member, usage.At)
 	var keys []rating.CounterKey
 	if book.Stateful(card) {
 		keys, _ = book.Keys(card, 0, usage)

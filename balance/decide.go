@@ -215,7 +215,7 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 	if o.Amount > 0 {
 		need.Cost = func(credit.RateLock) (credit.Amount, error) { return o.Amount, nil }
 	} else {
-		card := c.cards.at(ch.serviceAt)
+		card := c.card(o.Member, ch.serviceAt)
 		unit, err := d.book.Unit(card)
 		if err != nil {
 			return ch, err

@@ -36,7 +36,7 @@ type EndLimit struct {
 	Limit credit.LimitID
 }
 
-// UpdateMember changes a member's name and what it may use; nil leaves a field. It is refused with member_not_found. The receipt is the JSON of a
+// UpdateMember changes a member's name, what it may use and what prices it; nil leaves a field. It is refused with member_not_found. The receipt is the JSON of a
 // [MemberDocument].
 type UpdateMember struct {
 	Header
@@ -44,6 +44,7 @@ type UpdateMember struct {
 	Name   *string
 	Active *bool // false: nothing
 	Scope  *credit.Scope
+	Card   *credit.RateCardID // of its own; zero: none
 	Reason string
 }
 
@@ -358,6 +359,16 @@ func (d *decision) lower(gates []credit.Gate, returned []credit.Draw) {
 			}
 		}
 	}
+}
+
+// card returns the card of a member's event at t; zero: the default card. A card of the member's own goes before what the customer has.
+func (c *customer) card(member credit.MemberID, t time.Time) credit.RateCardID {
+	if c.limits != nil && !member.IsZero() {
+		if own := c.limits.terms.Members[member].RateCard; !own.IsZero() {
+			return own
+		}
+	}
+	return c.cards.at(t)
 }
 
 // entitled refuses the usage of a member that may not use it.
@@ -723,15 +734,18 @@ func (o *UpdateMember) decide(d *decision) (receipt, error) {
 	if o.Scope != nil {
 		m.Scope = *o.Scope
 	}
+	if o.Card != nil {
+		m.RateCard = *o.Card
+	}
 	d.c.members[o.Member] = &m
 	d.changes.Members = append(d.changes.Members, m)
-	if restricted := !m.Active || !m.Scope.General(); restricted || d.c.limits != nil {
+	if own := m.Own(); own || d.c.limits != nil {
 		terms.Members = maps.Clone(terms.Members)
 		if terms.Members == nil {
 			terms.Members = make(map[credit.MemberID]db.MemberTerms)
 		}
 		delete(terms.Members, m.ID)
-		if restricted {
+		if own {
 			terms.Members[m.ID] = m.MemberTerms
 		}
 		d.gate(terms)
@@ -835,15 +849,16 @@ type LimitUsageDocument struct {
 
 // MemberDocument describes a member.
 type MemberDocument struct {
-	ID         credit.MemberID   `json:"id"`
-	CustomerID credit.CustomerID `json:"customer_id"`
-	ExternalID *string           `json:"external_id"`
-	Name       string            `json:"name"`
-	Active     bool              `json:"active"`
-	Scope      credit.Scope      `json:"scope"`
-	CreatedAt  Instant           `json:"created_at"`
-	Reason     string            `json:"reason,omitempty"` // in the answer to an operation that has one
-	Ver        int64             `json:"ver,omitempty"`    // in the answer to an operation
+	ID         credit.MemberID    `json:"id"`
+	CustomerID credit.CustomerID  `json:"customer_id"`
+	ExternalID *string            `json:"external_id"`
+	Name       string             `json:"name"`
+	Active     bool               `json:"active"`
+	Scope      credit.Scope       `json:"scope"`
+	RateCardID *credit.RateCardID `json:"rate_card_id"` // null: what prices the customer's usage
+	CreatedAt  Instant            `json:"created_at"`
+	Reason     string             `json:"reason,omitempty"` // in the answer to an operation that has one
+	Ver        int64              `json:"ver,omitempty"`    // in the answer to an operation
 }
 
 // MemberBalanceDocument is what a member can use at a moment: the credits that it may draw on without any dimension, overage not counted, as far as the
@@ -929,6 +944,9 @@ func DescribeMember(m db.MemberRow) MemberDocument {
 	doc := MemberDocument{ID: m.ID, CustomerID: m.Customer, Name: m.Name, Active: m.Active, Scope: scopeOrEmpty(m.Scope), CreatedAt: Instant(m.CreatedAt)}
 	if m.ExternalID != "" {
 		doc.ExternalID = &m.ExternalID
+	}
+	if !m.RateCard.IsZero() {
+		doc.RateCardID = &m.RateCard
 	}
 	return doc
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -310,6 +311,49 @@ func TestMembersMayUse(t *testing.T) {
 	w.Do(t, &balance.UpdateMember{Header: balance.Header{Customer: c, Key: w.Key()}, Member: ann, Scope: &credit.Scope{}})
 	w.Do(t, by(w.Consume(c, one), ann))
 	refused(t, w, &balance.UpdateMember{Header: balance.Header{Customer: c, Key: w.Key()}, Member: credit.NewID[credit.MemberID]()}, credit.MemberNotFound)
+	mustVerify(t, w, c)
+}
+
+// A member's own card prices its usage, in every process, also when it is held, and nobody else's; what a back-test cannot decide again it leaves out.
+func TestAMembersOwnRateCard(t *testing.T) {
+	w := balancetest.New(t)
+	other := w.Start(t, balance.Config{})
+	began := time.Now().AddDate(-1, 0, 0)
+	w.Card(t, "standard", true, "3", began)
+	cheap := w.Card(t, "cheap", false, "1", began)
+	c, pool := w.Customer(t)
+	w.Grant(t, c, pool, 1000*one)
+	ann, bob := w.Member(t, c), w.Member(t, c)
+	price := func(s *balance.Service, m credit.MemberID) string {
+		t.Helper()
+		a, err := s.Do(context.Background(), by(images(w, c, 1, time.Time{}), m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := receiptOf(t, a)
+		return r.Pricing[0].RateCard + " " + r.Amount
+	}
+	change := func(card credit.RateCardID) {
+		w.Do(t, &balance.UpdateMember{Header: balance.Header{Customer: c, Key: w.Key()}, Member: ann, Card: &card})
+	}
+	expect := func(want string) {
+		t.Helper()
+		for _, s := range []*balance.Service{w.Service, other} {
+			if a, b, nobody := price(s, ann), price(s, bob), price(s, credit.MemberID{}); a != want || b != "standard 3" || nobody != "standard 3" {
+				t.Errorf("Ann's image is %s, Bob's %s, nobody's %s", a, b, nobody)
+			}
+		}
+	}
+	expect("standard 3")
+	change(cheap)
+	expect("cheap 1")
+	h := &balance.Hold{Consume: *by(images(w, c, 5, time.Time{}), ann), Hold: credit.NewID[credit.HoldID](), For: time.Minute}
+	if held := w.Do(t, h); !strings.Contains(string(held.Body), `"amount":"5"`) {
+		t.Errorf("%s", held.Body)
+	}
+	change(credit.RateCardID{})
+	expect("standard 3")
+	w.Do(t, release(w, c, h.Hold))
 	mustVerify(t, w, c)
 }
 

@@ -13,18 +13,22 @@ import (
 	"github.com/tallystick/tallystick/db/internal/sqlc"
 )
 
-// CustomerGates are a customer's limits in force, in order of id, and the terms of those members that may not use everything.
+// CustomerGates are a customer's limits in force, in order of id, and the members that have terms of their own.
 type CustomerGates struct {
 	Zone    *time.Location // in which calendar windows count
 	Limits  []*credit.Limit
 	Members map[credit.MemberID]MemberTerms
 }
 
-// MemberTerms is what a member may use.
+// MemberTerms is what a member may use, and what prices it.
 type MemberTerms struct {
-	Active bool // otherwise nothing
-	Scope  credit.Scope
+	Active   bool // otherwise nothing
+	Scope    credit.Scope
+	RateCard credit.RateCardID // zero: what prices the customer's usage
 }
+
+// Own tells whether a member has terms that are not everybody's.
+func (t *MemberTerms) Own() bool { return !t.Active || !t.Scope.General() || !t.RateCard.IsZero() }
 
 // readGates reads what ReadCustomers makes of limits and members.
 func readGates(b []byte) (*CustomerGates, error) {
@@ -55,6 +59,7 @@ func readGates(b []byte) (*CustomerGates, error) {
 			ID     pgtype.UUID     `json:"id"`
 			Active bool            `json:"active"`
 			Scope  json.RawMessage `json:"scope"`
+			Card   pgtype.UUID     `json:"card"`
 		} `json:"members"`
 	}
 	if err := json.Unmarshal(b, &in); err != nil {
@@ -80,7 +85,7 @@ func readGates(b []byte) (*CustomerGates, error) {
 		if g.Members == nil {
 			g.Members = make(map[credit.MemberID]MemberTerms, len(in.Members))
 		}
-		g.Members[m.ID.Bytes] = MemberTerms{m.Active, scope}
+		g.Members[m.ID.Bytes] = MemberTerms{m.Active, scope, m.Card.Bytes}
 	}
 	return g, nil
 }
@@ -175,7 +180,7 @@ func (l *Lane) Member(ctx context.Context, customer credit.CustomerID, id credit
 func memberRow(m sqlc.Member) (MemberRow, error) {
 	scope, err := readScope(m.Scope)
 	return MemberRow{ID: m.ID.Bytes, Customer: m.CustomerID.Bytes, ExternalID: m.ExternalID.String, Name: m.Name, CreatedAt: fromTime(m.CreatedAt),
-		MemberTerms: MemberTerms{m.Active, scope}}, err
+		MemberTerms: MemberTerms{m.Active, scope, m.RateCardID.Bytes}}, err
 }
 
 type (
@@ -214,7 +219,7 @@ func (c *Changes) queueLimits(b *pgx.Batch) error {
 		if err != nil {
 			return err
 		}
-		b.Queue(sqlc.ChangeMember, m.Name, m.Active, scope, uuidOf(m.ID), uuidOf(m.Customer))
+		b.Queue(sqlc.ChangeMember, m.Name, m.Active, scope, uuidOf(m.RateCard), uuidOf(m.ID), uuidOf(m.Customer))
 	}
 	for _, ch := range c.Limits {
 		l := ch.Limit

@@ -18,15 +18,16 @@ LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY(@digests::uuid[]);
 
 -- name: ReadCustomers :many
--- With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that may not
--- use everything; null: none.
+-- With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that have
+-- terms of their own; null: none.
 SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
     FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
   ) AS assignments,
   CASE WHEN c.gated THEN json_build_object('zone', e.time_zone,
     'limits', (SELECT json_agg(l ORDER BY l.id) FROM limits AS l WHERE l.customer_id = c.id AND l.ended_at IS NULL),
-    'members', (SELECT json_agg(json_build_object('id', m.id, 'active', m.active, 'scope', m.scope)) FROM members AS m WHERE m.customer_id = c.id AND (NOT m.active OR m.scope <> '{}'))
+    'members', (SELECT json_agg(json_build_object('id', m.id, 'active', m.active, 'scope', m.scope, 'card', m.rate_card_id))
+      FROM members AS m WHERE m.customer_id = c.id AND (NOT m.active OR m.scope <> '{}' OR m.rate_card_id IS NOT NULL))
   ) END AS gates
 FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY(@customers::uuid[]);

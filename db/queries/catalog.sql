@@ -84,7 +84,7 @@ SELECT id FROM members
 WHERE customer_id = @customer_id AND (id = sqlc.narg('id')::uuid OR (sqlc.narg('id')::uuid IS NULL AND external_id = @external_id::text));
 
 -- name: PageMembers :many
-SELECT id, customer_id, external_id, name, created_at, active, scope FROM members
+SELECT id, customer_id, external_id, name, created_at, active, scope, rate_card_id FROM members
 WHERE customer_id = @customer_id AND id < @before ORDER BY id DESC LIMIT @page_size;
 
 -- name: FindWallet :one

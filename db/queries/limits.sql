@@ -52,10 +52,10 @@ SELECT e.time_zone FROM customers AS c JOIN legal_entities AS e ON e.code = c.en
 UPDATE customers SET gated = true WHERE id = @id AND NOT gated;
 
 -- name: ChangeMember :exec
-UPDATE members SET name = @name, active = @active, scope = @scope WHERE id = @id AND customer_id = @customer_id;
+UPDATE members SET name = @name, active = @active, scope = @scope, rate_card_id = @rate_card_id WHERE id = @id AND customer_id = @customer_id;
 
 -- name: ReadMember :one
-SELECT id, customer_id, external_id, name, created_at, active, scope FROM members WHERE id = @id AND customer_id = @customer_id;
+SELECT id, customer_id, external_id, name, created_at, active, scope, rate_card_id FROM members WHERE id = @id AND customer_id = @customer_id;
 
 -- name: FindLimit :one
 SELECT sqlc.embed(l), u.scale FROM limits AS l JOIN units AS u ON u.code = l.unit WHERE l.id = @id;

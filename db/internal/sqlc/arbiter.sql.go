@@ -543,7 +543,8 @@ SELECT c.id, c.entity, e.currency, c.rate_card_id, (
   ) AS assignments,
   CASE WHEN c.gated THEN json_build_object('zone', e.time_zone,
     'limits', (SELECT json_agg(l ORDER BY l.id) FROM limits AS l WHERE l.customer_id = c.id AND l.ended_at IS NULL),
-    'members', (SELECT json_agg(json_build_object('id', m.id, 'active', m.active, 'scope', m.scope)) FROM members AS m WHERE m.customer_id = c.id AND (NOT m.active OR m.scope <> '{}'))
+    'members', (SELECT json_agg(json_build_object('id', m.id, 'active', m.active, 'scope', m.scope, 'card', m.rate_card_id))
+      FROM members AS m WHERE m.customer_id = c.id AND (NOT m.active OR m.scope <> '{}' OR m.rate_card_id IS NOT NULL))
   ) END AS gates
 FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY($1::uuid[])
@@ -558,8 +559,8 @@ type ReadCustomersRow struct {
 	Gates       interface{}
 }
 
-// With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that may not
-// use everything; null: none.
+// With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that have
+// terms of their own; null: none.
 func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
 	rows, err := q.db.Query(ctx, ReadCustomers, customers)
 	if err != nil {

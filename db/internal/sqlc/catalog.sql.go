@@ -661,7 +661,7 @@ func (q *Queries) PageGrants(ctx context.Context, arg PageGrantsParams) ([]PageG
 }
 
 const PageMembers = `-- name: PageMembers :many
-SELECT id, customer_id, external_id, name, created_at, active, scope FROM members
+SELECT id, customer_id, external_id, name, created_at, active, scope, rate_card_id FROM members
 WHERE customer_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
 `
 
@@ -682,6 +682,7 @@ func (q *Queries) PageMembers(ctx context.Context, customerID pgtype.UUID, befor
 			&i.CreatedAt,
 			&i.Active,
 			&i.Scope,
+			&i.RateCardID,
 		); err != nil {
 			return nil, err
 		}

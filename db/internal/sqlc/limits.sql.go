@@ -90,13 +90,14 @@ func (q *Queries) BoundWindows(ctx context.Context, amount int64, limitID pgtype
 }
 
 const ChangeMember = `-- name: ChangeMember :exec
-UPDATE members SET name = $1, active = $2, scope = $3 WHERE id = $4 AND customer_id = $5
+UPDATE members SET name = $1, active = $2, scope = $3, rate_card_id = $4 WHERE id = $5 AND customer_id = $6
 `
 
 type ChangeMemberParams struct {
 	Name       string
 	Active     bool
 	Scope      json.RawMessage
+	RateCardID pgtype.UUID
 	ID         pgtype.UUID
 	CustomerID pgtype.UUID
 }
@@ -106,6 +107,7 @@ func (q *Queries) ChangeMember(ctx context.Context, arg ChangeMemberParams) erro
 		arg.Name,
 		arg.Active,
 		arg.Scope,
+		arg.RateCardID,
 		arg.ID,
 		arg.CustomerID,
 	)
@@ -444,7 +446,7 @@ func (q *Queries) PageLimits(ctx context.Context, arg PageLimitsParams) ([]PageL
 }
 
 const ReadMember = `-- name: ReadMember :one
-SELECT id, customer_id, external_id, name, created_at, active, scope FROM members WHERE id = $1 AND customer_id = $2
+SELECT id, customer_id, external_id, name, created_at, active, scope, rate_card_id FROM members WHERE id = $1 AND customer_id = $2
 `
 
 func (q *Queries) ReadMember(ctx context.Context, iD pgtype.UUID, customerID pgtype.UUID) (Member, error) {
@@ -458,6 +460,7 @@ func (q *Queries) ReadMember(ctx context.Context, iD pgtype.UUID, customerID pgt
 		&i.CreatedAt,
 		&i.Active,
 		&i.Scope,
+		&i.RateCardID,
 	)
 	return i, err
 }

@@ -638,6 +638,7 @@ type Member struct {
 	CreatedAt  pgtype.Timestamptz
 	Active     bool
 	Scope      json.RawMessage
+	RateCardID pgtype.UUID
 }
 
 type Movement struct {
