@@ -1,0 +1,194 @@
+package db_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shopspring/decimal"
+	"pgregory.net/rapid"
+
+	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/fx"
+	"github.com/tallystick/tallystick/credit/ledger"
+	"github.com/tallystick/tallystick/db"
+	"github.com/tallystick/tallystick/db/dbtest"
+)
+
+// costing writes usage whose cost is known.
+func costing(c *dbtest.Customer, at time.Time, model, cost, currency string, moves ...dbtest.Move) {
+	for i := range moves {
+		moves[i].Debit, moves[i].Credit = "available", "consumed"
+	}
+	c.Do(dbtest.Operation{Kind: "consume", At: at, Dims: credit.Dimensions{"provider": "openai", "product": "chat", "model": model}, Moves: moves,
+		Receipt: fmt.Sprintf(`{"cost":{"amount":%q,"currency":%q}}`, cost, currency)})
+}
+
+func accrue(t testing.TB, s *db.Store, p ledger.Period) db.Accrued {
+	t.Helper()
+	a, err := s.AccrueCompute(ctx, dbtest.Entity, p, fx.DefaultPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// computeEntries lists the entries of an entity that accrue compute cost.
+func computeEntries(t testing.TB, s *db.Store, entity string) string {
+	t.Helper()
+	return lines(t, s, `SELECT format('%s %s %s: %s', e.service_on, e.period, e.late, string_agg(format('%s %s %s %s', p.side, p.account, p.amount_minor, p.model), '; ' ORDER BY p.n))
+		FROM journal_entries AS e JOIN postings AS p ON p.entry_id = e.id WHERE e.entity = $1 AND e.kind = 'compute' GROUP BY e.id ORDER BY e.no`, entity)
+}
+
+// Hand-computed. Of 0.30 + 0.0049 dollars on large, a quarter of the first was paid by a promotion: 22.99 and 7.5 cents; small cost 1.05 cents. In all
+// 31.54 cents, 32 rounded: floors are 22, 7 and 1, and the two cents left go to .99 and .5.
+func TestAccrueCompute(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	c := b.Customer(dbtest.Entity)
+	at := func(day, hour int) time.Time { return time.Date(2026, 3, day, hour, 0, 0, 0, time.UTC) }
+	g := c.Grant(at(1, 0), credit.Grant{Amount: 1000})
+	promo := c.Grant(at(1, 0), credit.Grant{Type: credit.Promotional, Amount: 1000})
+	costing(c, at(2, 1), "large", "0.30", "USD", dbtest.Move{Grant: g, Amount: 30}, dbtest.Move{Grant: promo, Amount: 10})
+	costing(c, at(3, 1), "large", "0.0049", "USD", dbtest.Move{Grant: g, Amount: 1})
+	costing(c, at(3, 2), "small", "0.0105", "USD") // was worth nothing
+	c.Use(at(3, 3), g, 5, nil)                     // nobody knows what it cost
+	if a := accrue(t, s, "2026-03"); len(a.Entries) != 0 {
+		t.Errorf("accrued before it was counted: %+v", a)
+	}
+	countUsage(t, s, c)
+	if a := accrue(t, s, "2026-03"); len(a.Entries) != 1 || len(a.Lines) != 3 || a.Currency != "USD" {
+		t.Errorf("%+v", a)
+	}
+	want := `2026-03-31 2026-03 f: dr 5010 23 large; dr 5010 1 small; dr 6010 8 large; cr 2060 32 `
+	same(t, "entries", computeEntries(t, s, dbtest.Entity), "\n"+want)
+	if a := accrue(t, s, "2026-03"); len(a.Entries) != 0 || len(a.Lines) != 3 {
+		t.Errorf("the second time: %+v", a)
+	}
+	// More of it comes, by somebody else: only the difference is booked, late when the month is closed. 22.99 + 10.01 is 33.
+	d := b.Customer(dbtest.Entity)
+	h := d.Grant(at(1, 0), credit.Grant{Amount: 1000})
+	costing(d, at(31, 23), "large", "0.1001", "USD", dbtest.Move{Grant: h, Amount: 1})
+	costing(d, at(31, 23).Add(time.Hour), "large", "1", "USD", dbtest.Move{Grant: h, Amount: 1}) // April
+	countUsage(t, s, d)
+	b.SetPeriod("2026-03", "closed")
+	accrue(t, s, "2026-03")
+	want += "\n2026-03-31 2026-04 t: dr 5010 10 large; cr 2060 10 "
+	same(t, "entries", computeEntries(t, s, dbtest.Entity), "\n"+want)
+	accrue(t, s, "2026-04")
+	want += "\n2026-04-30 2026-04 f: dr 5010 100 large; cr 2060 100 "
+	same(t, "entries", computeEntries(t, s, dbtest.Entity), "\n"+want)
+	mustVerify(t, s)
+	for _, x := range []struct {
+		entity string
+		period ledger.Period
+		code   credit.Code
+	}{{"nobody", "2026-03", credit.EntityNotFound}, {dbtest.Entity, "2199-01", credit.InvalidRequest}} {
+		if _, err := s.AccrueCompute(ctx, x.entity, x.period, fx.DefaultPolicy); credit.CodeOf(err) != x.code {
+			t.Errorf("%s %s: %v", x.entity, x.period, err)
+		}
+	}
+}
+
+// Books in euros, with a calendar half an hour off the hours: each day's cost is translated at that day's rate (UTC), and the hour in which the month ends
+// is divided. 1.10 at 1/1.10, 2.20 at 1/1.00 is 1.00 + 2.20 euros; what is served at 18:45 UTC on the last of March is April's in Kolkata.
+func TestAccrueComputeInOtherCurrenciesAndCalendars(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	b.Entity("kolkata", "EUR", "Asia/Kolkata")
+	c := b.Customer("kolkata")
+	g := c.Grant(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), credit.Grant{Amount: 1000})
+	costing(c, time.Date(2026, 3, 10, 5, 0, 0, 0, time.UTC), "large", "1.10", "USD", dbtest.Move{Grant: g, Amount: 1})
+	costing(c, time.Date(2026, 3, 11, 5, 0, 0, 0, time.UTC), "large", "2.20", "USD", dbtest.Move{Grant: g, Amount: 1})
+	costing(c, time.Date(2026, 3, 31, 18, 15, 0, 0, time.UTC), "large", "0.50", "EUR", dbtest.Move{Grant: g, Amount: 1})
+	costing(c, time.Date(2026, 3, 31, 18, 45, 0, 0, time.UTC), "large", "0.25", "EUR", dbtest.Move{Grant: g, Amount: 1})
+	countUsage(t, s, c)
+	if _, err := s.AccrueCompute(ctx, "kolkata", "2026-03", fx.DefaultPolicy); credit.CodeOf(err) != credit.NoFXRate {
+		t.Errorf("without a rate: %v", err)
+	}
+	b.Exec(`INSERT INTO fx_rates (source, from_currency, to_currency, on_date, version, rate, imported_by)
+		VALUES ('ecb', 'EUR', 'USD', '2026-03-10', 1, 1.10, 'test'), ('ecb', 'EUR', 'USD', '2026-03-11', 1, 1.00, 'test')`)
+	for _, p := range []ledger.Period{"2026-03", "2026-04"} {
+		if _, err := s.AccrueCompute(ctx, "kolkata", p, fx.DefaultPolicy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, "entries", computeEntries(t, s, "kolkata"), `
+2026-03-31 2026-03 f: dr 5010 50 large; cr 2060 50 
+2026-03-31 2026-03 f: dr 5010 320 large; cr 2060 320 
+2026-04-30 2026-04 f: dr 5010 25 large; cr 2060 25 `)
+	mustVerify(t, s)
+}
+
+// However usage is counted and accrued, twice, in parts, by several at once: in the end what is booked is the exact cost, rounded once for each month, and
+// both parts of it are what the grants that paid say.
+func TestAccruedIsWhatItCost(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		entity := fmt.Sprintf("e%d", n)
+		b.Entity(entity, "USD", "UTC")
+		c := b.Customer(entity)
+		at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+		g := c.Grant(at, credit.Grant{Amount: 1 << 40})
+		promo := c.Grant(at, credit.Grant{Type: credit.Promotional, Amount: 1 << 40})
+		var cost, promotional decimal.Decimal
+		for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
+			for range rapid.IntRange(0, 4).Draw(rt, "operations") {
+				x := decimal.New(rapid.Int64Range(0, 10_000_000).Draw(rt, "cost"), -7)
+				paid, free := rapid.IntRange(0, 7).Draw(rt, "paid"), rapid.IntRange(0, 7).Draw(rt, "free")
+				var moves []dbtest.Move
+				if paid > 0 {
+					moves = append(moves, dbtest.Move{Grant: g, Amount: credit.Amount(paid)})
+				}
+				if free > 0 {
+					moves = append(moves, dbtest.Move{Grant: promo, Amount: credit.Amount(free)})
+				}
+				at = at.Add(17 * time.Minute)
+				costing(c, at, rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "model"), x.String(), "USD", moves...)
+				cost = cost.Add(x)
+				if free > 0 {
+					promotional = promotional.Add(x.Mul(decimal.NewFromInt(int64(free))).DivRound(decimal.NewFromInt(int64(paid+free)), 30))
+				}
+			}
+			var all sync.WaitGroup
+			for range rapid.IntRange(1, 3).Draw(rt, "at once") {
+				all.Go(func() {
+					if _, err := s.CountUsage(ctx, c.ID); err != nil {
+						rt.Error(err)
+					}
+					if _, err := s.AccrueCompute(ctx, entity, "2026-03", fx.DefaultPolicy); err != nil {
+						rt.Error(err)
+					}
+				})
+			}
+			all.Wait()
+		}
+		a, err := s.AccrueCompute(ctx, entity, "2026-03", fx.DefaultPolicy)
+		if err != nil || len(a.Entries) != 0 {
+			rt.Fatalf("once more: %+v, %v", a, err)
+		}
+		span := db.Span{From: "2026-03", To: "2026-03"}
+		tb, err := s.TrialBalance(ctx, entity, span)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		net := map[ledger.Account]int64{}
+		for _, x := range tb.Accounts {
+			net[x.Account] = x.Debit - x.Credit
+		}
+		if want := cost.Shift(2).RoundBank(0).IntPart(); -net[ledger.AccruedCompute] != want || net[ledger.ComputeCost]+net[ledger.PromotionalCompute] != want {
+			rt.Fatalf("%v is accrued of %s", net, cost)
+		}
+		if off := promotional.Shift(2).Sub(decimal.NewFromInt(net[ledger.PromotionalCompute])).Abs(); off.GreaterThan(decimal.NewFromInt(3)) { // a cent for each model
+			rt.Fatalf("%v is accrued, %s of it promotional", net, promotional)
+		}
+	})
+	mustVerify(t, s)
+}
