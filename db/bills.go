@@ -96,7 +96,9 @@ func accrueCompute(ctx context.Context, q *sqlc.Queries, entity string, service 
 	var entries []ledger.Entry
 	var kept []sqlc.AddComputeAccrualParams
 	keys := slices.AppendSeq(slices.Collect(maps.Keys(targets)), maps.Keys(booked))
-	slices.SortFunc(keys, func(a, b accrualKey) int { return strings.Compare(a.provider+"\x00"+a.currency, b.provider+"\x00"+b.currency) })
+	slices.SortFunc(keys, func(a, b accrualKey) int {
+		return strings.Compare(a.provider+"\x00"+a.currency, b.provider+"\x00"+b.currency)
+	})
 	for _, k := range slices.Compact(keys) {
 		n := numbers[k] + 1
 		e := ledger.Compute(ledger.Fact{

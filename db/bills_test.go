@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func costing(c *dbtest.Customer, at time.Time, model, cost, currency string, mov
 	for i := range moves {
 		moves[i].Debit, moves[i].Credit = "available", "consumed"
 	}
-	c.Do(dbtest.Operation{Kind: "consume", At: at, Dims: credit.Dimensions{"provider": "openai", "product": "chat", "model": model}, Moves: moves,
+	c.Do(dbtest.Operation{Kind: "consume", At: at, ServiceAt: at, Dims: credit.Dimensions{"provider": "openai", "product": "chat", "model": model}, Moves: moves,
 		Receipt: fmt.Sprintf(`{"cost":{"amount":%q,"currency":%q}}`, cost, currency)})
 }
 
@@ -81,6 +82,11 @@ func TestAccrueCompute(t *testing.T) {
 	want += "\n2026-04-30 2026-04 f: dr 5010 100 large; cr 2060 100 "
 	same(t, "entries", computeEntries(t, s, dbtest.Entity), "\n"+want)
 	mustVerify(t, s)
+	for _, sql := range []string{"UPDATE compute_accruals SET n = 9", "DELETE FROM compute_accruals", "TRUNCATE compute_accruals"} {
+		if _, err := dbtest.Owner(t, s).Exec(ctx, sql); err == nil {
+			t.Errorf("%s is not refused", sql)
+		}
+	}
 	for _, x := range []struct {
 		entity string
 		period ledger.Period
@@ -121,6 +127,54 @@ func TestAccrueComputeInOtherCurrenciesAndCalendars(t *testing.T) {
 2026-03-31 2026-03 f: dr 5010 320 large; cr 2060 320 
 2026-04-30 2026-04 f: dr 5010 25 large; cr 2060 25 `)
 	mustVerify(t, s)
+}
+
+// The close of a month accrues its cost while nothing has been approved, and books what came of the month before, which was closed, in this one. What has
+// not been counted, or cannot be translated, blocks it; what is recorded during the review waits for the next close.
+func TestCloseAccruesCompute(t *testing.T) {
+	t.Parallel()
+	c := newClosing(t)
+	cu, g, _ := c.quarter()
+	use := func(at time.Time, cost, currency string) {
+		costing(cu, at, "large", cost, currency, dbtest.Move{Grant: g, Amount: 1})
+		recognise(t, c.Store, cu)
+	}
+	use(on(1, 20), "1.00", "USD")
+	k := c.start("2026-01")
+	if blocked := c.run(k); len(blocked) != 1 || !strings.Contains(blocked[0], "is not counted yet") {
+		t.Fatalf("uncounted: %q", blocked)
+	}
+	countUsage(t, c.Store, cu)
+	hash := c.review(k)
+	if got, want := c.figures(k, db.StepCostAccrual), `{"compute":"1.00","lines":[{"account":5010,"amount":"1.00","currency":"USD","model":"large","product":"chat","provider":"openai","service":"2026-01"}],"promotional":"0.00"}`; got != want {
+		t.Errorf("figures %s", got)
+	}
+	cu.Do(dbtest.Operation{Kind: "consume", ServiceAt: on(1, 21), Dims: credit.Dimensions{"provider": "openai", "model": "large"},
+		Receipt: `{"cost":{"amount":"0.30","currency":"USD"}}`, Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "consumed", Amount: 1}}})
+	countUsage(t, c.Store, cu)
+	if blocked := c.run(k); blocked != nil {
+		t.Errorf("in review: %q", blocked)
+	}
+	if err := c.approve(k, hash, c.controller); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := c.Store.LockPeriodClosed(ctx, k); err != nil || status != db.CloseClosed {
+		t.Fatalf("%s, %v", status, err)
+	}
+	recognise(t, c.Store, cu)
+	use(on(2, 20), "2.00", "EUR")
+	countUsage(t, c.Store, cu)
+	k = c.start("2026-02")
+	if blocked := c.run(k); len(blocked) != 1 || !strings.Contains(blocked[0], "There is no exchange rate from EUR to USD for 2026-02-20.") {
+		t.Fatalf("without a rate: %q", blocked)
+	}
+	c.Exec(`INSERT INTO fx_rates (source, from_currency, to_currency, on_date, version, rate, imported_by) VALUES ('ecb', 'EUR', 'USD', '2026-02-20', 1, 1.10, 'test')`)
+	c.review(k)
+	same(t, "entries", computeEntries(t, c.Store, dbtest.Entity), `
+2026-01-31 2026-01 f: dr 5010 100 large; cr 2060 100 
+2026-02-28 2026-02 f: dr 5010 220 large; cr 2060 220 
+2026-01-31 2026-02 t: dr 5010 30 large; cr 2060 30 `)
+	mustVerify(t, c.Store)
 }
 
 // However usage is counted and accrued, twice, in parts, by several at once: in the end what is booked is the exact cost, rounded once for each month, and
