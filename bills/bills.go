@@ -205,3 +205,35 @@ func span(from, to time.Time) string {
 		return from.Format(time.DateOnly) + " to " + to.Add(-day).Format(time.DateOnly)
 	}
 }
+
+// Sum is what a bill says of one model, part of its usage, kind and currency.
+type Sum struct {
+	Model, TokenType string
+	Kind             Kind
+	Currency         string // "": quantities without amounts
+	Quantity         decimal.Decimal
+	Amount           decimal.Decimal
+}
+
+// Sums adds the lines up over time, in order of model, token type, kind and currency.
+func (b *Bill) Sums() []Sum {
+	var out []Sum
+	type key struct {
+		model, tokenType, currency string
+		kind                       Kind
+	}
+	place := make(map[key]int)
+	for _, l := range b.Lines {
+		k := key{l.Model, l.TokenType, l.Currency, l.Kind}
+		i, ok := place[k]
+		if !ok {
+			i = len(out)
+			place[k], out = i, append(out, Sum{Model: l.Model, TokenType: l.TokenType, Kind: l.Kind, Currency: l.Currency})
+		}
+		out[i].Quantity, out[i].Amount = out[i].Quantity.Add(l.Quantity.Decimal), out[i].Amount.Add(l.Amount)
+	}
+	slices.SortFunc(out, func(x, y Sum) int {
+		return cmp.Or(cmp.Compare(x.Model, y.Model), cmp.Compare(x.TokenType, y.TokenType), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Currency, y.Currency))
+	})
+	return out
+}

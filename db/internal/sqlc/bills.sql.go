@@ -221,6 +221,89 @@ func (q *Queries) LockCompute(ctx context.Context, entity string) error {
 	return err
 }
 
+const ReportMargin = `-- name: ReportMargin :many
+WITH accrued AS (
+  SELECT a.period, a.provider, a.currency, p.account, coalesce(p.product, '') AS product, coalesce(p.model, '') AS model,
+    sum(CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM compute_accruals AS a JOIN postings AS p ON p.entry_id = a.entry_id AND p.account IN (5010, 6010)
+  WHERE a.entity = $1 AND a.period BETWEEN $2 AND $3
+  GROUP BY 1, 2, 3, 4, 5, 6
+), costs AS (
+  SELECT to_char(u.day, 'YYYY-MM') AS period, u.provider, u.currency, u.product, u.model, u.customer_id, sum(u.cost - u.promotional) AS own, sum(u.promotional) AS promotional
+  FROM usage_costs AS u
+  JOIN customers AS c ON c.id = u.customer_id AND c.entity = $1
+  WHERE u.day >= ($2 || '-01')::date AND u.day < (($3 || '-01')::date + interval '1 month')
+  GROUP BY 1, 2, 3, 4, 5, 6
+), weights AS (
+  SELECT a.period, a.provider, a.currency, a.account, a.product, a.model, a.amount, c.customer_id, CASE a.account WHEN 5010 THEN c.own ELSE c.promotional END AS cost
+  FROM accrued AS a
+  JOIN costs AS c ON c.period = a.period AND c.provider = a.provider AND c.currency = a.currency AND c.product = a.product AND c.model = a.model
+  WHERE a.amount <> 0 AND CASE a.account WHEN 5010 THEN c.own ELSE c.promotional END > 0
+), totals AS (
+  SELECT w.period, w.provider, w.currency, w.account, w.product, w.model, w.amount, w.customer_id, w.cost, sum(w.cost) OVER (PARTITION BY w.period, w.provider, w.currency, w.account, w.product, w.model) AS total FROM weights AS w
+), floors AS (
+  SELECT t.period, t.provider, t.currency, t.account, t.product, t.model, t.amount, t.customer_id, t.cost, t.total, div(t.amount * t.cost, t.total) AS whole FROM totals AS t
+), parts AS (
+  SELECT f.period, f.customer_id, f.account, f.product, f.model, f.whole
+    + (row_number() OVER (g ORDER BY f.amount * f.cost - f.whole * f.total DESC, f.customer_id) <= f.amount - sum(f.whole) OVER g)::integer AS part
+  FROM floors AS f
+  WINDOW g AS (PARTITION BY f.period, f.provider, f.currency, f.account, f.product, f.model)
+), facts AS (
+  SELECT to_char(e.service_on, 'YYYY-MM') AS period, e.customer_id, coalesce(p.product, '') AS product, coalesce(p.model, '') AS model,
+    CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END AS revenue, 0::numeric AS compute, 0::numeric AS promotional
+  FROM journal_entries AS e JOIN postings AS p ON p.entry_id = e.id AND p.account IN (4010, 4030)
+  WHERE e.entity = $1 AND e.service_on >= ($2 || '-01')::date AND e.service_on < (($3 || '-01')::date + interval '1 month')
+  UNION ALL
+  SELECT x.period, x.customer_id, x.product, x.model, 0, CASE x.account WHEN 5010 THEN x.part ELSE 0 END, CASE x.account WHEN 6010 THEN x.part ELSE 0 END
+  FROM parts AS x
+)
+SELECT period::text AS period, customer_id, product::text AS product, model::text AS model, sum(revenue)::bigint AS revenue, sum(compute)::bigint AS compute_cost,
+  (sum(revenue) - sum(compute))::bigint AS margin, sum(promotional)::bigint AS promotional_cost
+FROM facts GROUP BY 1, 2, 3, 4 HAVING sum(revenue) <> 0 OR sum(compute) <> 0 OR sum(promotional) <> 0 ORDER BY 1, 2 NULLS FIRST, 3, 4
+`
+
+type ReportMarginRow struct {
+	Period          string
+	CustomerID      pgtype.UUID
+	Product         string
+	Model           string
+	Revenue         int64
+	ComputeCost     int64
+	Margin          int64
+	PromotionalCost int64
+}
+
+// By month of service: what usage earned and what was accrued for serving it, in minor units. An accrued amount is split over the customers by what their
+// usage cost in the currency of the bill, by largest remainder, so that the parts make it.
+func (q *Queries) ReportMargin(ctx context.Context, entity string, first string, last string) ([]ReportMarginRow, error) {
+	rows, err := q.db.Query(ctx, ReportMargin, entity, first, last)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReportMarginRow{}
+	for rows.Next() {
+		var i ReportMarginRow
+		if err := rows.Scan(
+			&i.Period,
+			&i.CustomerID,
+			&i.Product,
+			&i.Model,
+			&i.Revenue,
+			&i.ComputeCost,
+			&i.Margin,
+			&i.PromotionalCost,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const UncountedCosts = `-- name: UncountedCosts :many
 SELECT c.id FROM customers AS c
 JOIN customer_heads AS h ON h.customer_id = c.id
