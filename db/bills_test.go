@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -127,6 +128,40 @@ func TestAccrueComputeInOtherCurrenciesAndCalendars(t *testing.T) {
 2026-03-31 2026-03 f: dr 5010 50 large; cr 2060 50 
 2026-03-31 2026-03 f: dr 5010 320 large; cr 2060 320 
 2026-04-30 2026-04 f: dr 5010 25 large; cr 2060 25 `)
+	mustVerify(t, s)
+}
+
+// What was counted by a release that kept no costs has them after the upgrade, as the pass would have counted them.
+func TestCostsFromBefore(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	b.Entity("kolkata", "USD", "Asia/Kolkata")
+	for _, entity := range []string{dbtest.Entity, "kolkata"} {
+		c := b.Customer(entity)
+		g := c.Grant(on(3, 1), credit.Grant{Amount: 1000})
+		promo := c.Grant(on(3, 1), credit.Grant{Type: credit.Promotional, Amount: 1000})
+		costing(c, time.Date(2026, 3, 2, 18, 29, 0, 0, time.UTC), "large", "0.1", "USD", dbtest.Move{Grant: g, Amount: 2}, dbtest.Move{Grant: promo, Amount: 1})
+		costing(c, time.Date(2026, 3, 2, 18, 31, 0, 0, time.UTC), "large", "0.2", "USD", dbtest.Move{Grant: promo, Amount: 7})
+		costing(c, time.Date(2026, 3, 2, 18, 32, 0, 0, time.UTC), "large", "0.0001", "EUR")
+		c.Use(on(3, 3), g, 1, nil)
+		countUsage(t, s, c)
+		costing(c, on(3, 4), "large", "5", "USD", dbtest.Move{Grant: g, Amount: 1}) // is not counted yet
+	}
+	const kept = `SELECT format('%s %s %s %s %s %s %s', day, hour AT TIME ZONE 'UTC', model, currency, cost, promotional, operations) FROM usage_costs ORDER BY customer_id, day, hour, currency`
+	counted := lines(t, s, kept)
+	if n := strings.Count(counted, "\n"); n != 4 {
+		t.Errorf("%d rows are kept:\n%s", n+1, counted)
+	}
+	migration, err := os.ReadFile("migrations/00024_bills.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fill, _ := strings.Cut(string(migration), "-- What was counted before this release.\n")
+	fill, _, _ = strings.Cut(fill, "GRANT ")
+	b.Corrupt("DELETE FROM usage_costs")
+	b.Corrupt(fill)
+	same(t, "costs", lines(t, s, kept), "\n"+counted)
 	mustVerify(t, s)
 }
 
