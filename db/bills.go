@@ -53,6 +53,9 @@ type accrualKey struct{ provider, currency string }
 func (s *Store) AccrueCompute(ctx context.Context, entity string, service ledger.Period, rates fx.Policy) (Accrued, error) {
 	var done Accrued
 	err := s.Tx(ctx, func(tx pgx.Tx) (err error) {
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil { // a month of many customers is one statement
+			return err
+		}
 		done, err = accrueCompute(ctx, s.q.WithTx(tx), entity, service, rates)
 		return err
 	})
