@@ -40,7 +40,6 @@ type result struct {
 	Description *string         `json:"description"`
 	Model       *string         `json:"model"`
 	TokenType   *string         `json:"token_type"`
-	ServiceTier *string         `json:"service_tier"`
 
 	InputTokens       json.Number `json:"input_tokens"` // OpenAI: cached ones included
 	InputCachedTokens json.Number `json:"input_cached_tokens"`
