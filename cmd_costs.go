@@ -5,9 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
+	"github.com/shopspring/decimal"
+
+	"github.com/tallystick/tallystick/bills"
 	"github.com/tallystick/tallystick/costs"
 )
 
@@ -15,6 +22,7 @@ type costsCmd struct {
 	Import  costsImportCmd  `cmd:"" help:"Make a draft of a catalogue of what model providers charge, and show what it changes."`
 	Diff    costsDiffCmd    `cmd:"" help:"Show what changes from one catalogue to another, or from the one in force; ends with status 3 when anything does."`
 	Publish costsPublishCmd `cmd:"" help:"Make a draft of a catalogue, show what it changes, and with --yes publish it."`
+	Bill    costsBillCmd    `cmd:"" help:"Add up what a model provider has billed; ends with status 3 when days or pages are missing."`
 }
 
 // costsFlags say where the API is and what a file is.
@@ -157,4 +165,71 @@ func (c *costsPublishCmd) Run(ctx context.Context, env environ) error {
 	}
 	fmt.Fprintf(env.stdout, "catalogue %d is published, in force from %s\n", published.Number, published.EffectiveAt)
 	return nil
+}
+
+type costsBillCmd struct {
+	Files []string  `arg:"" name:"file" help:"Pages of one bill, in any order: OpenAI's costs and usage, Anthropic's cost report and usage report, or CSV."`
+	From  time.Time `format:"2006-01-02" placeholder:"DAY" help:"First day (UTC) that the bill is to cover."`
+	To    time.Time `format:"2006-01-02" placeholder:"DAY" help:"Last day (UTC) that the bill is to cover."`
+}
+
+// Run needs no API.
+func (c *costsBillCmd) Run(env environ) error {
+	if c.From.IsZero() != c.To.IsZero() || c.To.Before(c.From) {
+		return errors.New("--from and --to go together, the first day and the last")
+	}
+	var want bills.Range
+	if !c.To.IsZero() {
+		want = bills.Range{From: c.From, To: c.To.AddDate(0, 0, 1)}
+	}
+	files := make([][]byte, len(c.Files))
+	for i, name := range c.Files {
+		var err error
+		if files[i], err = os.ReadFile(name); err != nil {
+			return err
+		}
+	}
+	b, err := bills.Parse(files, want)
+	if err != nil {
+		return err
+	}
+	printBill(env.stdout, &b)
+	if len(b.Incomplete) > 0 {
+		return statusDifferences
+	}
+	return nil
+}
+
+func printBill(to io.Writer, b *bills.Bill) {
+	fmt.Fprintf(to, "%s, from %s to before %s, %d lines\n\n", b.Provider, b.From.Format(time.RFC3339), b.To.Format(time.RFC3339), len(b.Lines))
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	totals := make(map[string]decimal.Decimal)
+	for _, s := range b.Sums() {
+		quantity, amount := "", ""
+		if !s.Quantity.IsZero() {
+			quantity = s.Quantity.String()
+		}
+		if s.Currency != "" {
+			amount = s.Amount.String() + " " + s.Currency
+			totals[s.Currency] = totals[s.Currency].Add(s.Amount)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", orDash(s.Model), orDash(s.TokenType), s.Kind, quantity, amount)
+	}
+	_ = w.Flush()
+	for _, currency := range slices.Sorted(maps.Keys(totals)) {
+		fmt.Fprintf(to, "\nin all %s %s\n", totals[currency], currency)
+	}
+	if len(b.Incomplete) > 0 {
+		fmt.Fprintln(to, "\nThe bill is not complete:")
+		for _, why := range b.Incomplete {
+			fmt.Fprintln(to, why)
+		}
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

@@ -71,3 +71,31 @@ func TestCosts(t *testing.T) {
 	do(1, "", "import", first, "--format", "litellm")
 	do(1, "", "publish", first, "--key", "tly_wrong_wrong_wrong_wrong")
 }
+
+// A bill is added up exactly, whatever the order of its pages; a day that is missing is no day without costs.
+func TestCostsBill(t *testing.T) {
+	t.Parallel()
+	page := func(name, start, end, value, more string) string {
+		return writeFile(t, name, `{"object":"page","data":[{"object":"bucket","start_time":`+start+`,"end_time":`+end+`,"results":[{"object":"organization.costs.result",
+			"amount":{"value":`+value+`,"currency":"usd"},"line_item":"gpt-4o, input"}]}],`+more+`}`)
+	}
+	first := page("first.json", "1772323200", "1772409600", "0.06", `"has_more":true,"next_page":"p2"`)
+	second := page("second.json", "1772409600", "1772496000", "0.0000001", `"has_more":false,"next_page":null`)
+	for _, c := range []struct {
+		want   int
+		prints string
+		args   []string
+	}{
+		{0, "gpt-4o  input  usage    0.0600001 USD\n\nin all 0.0600001 USD\n", []string{second, first, "--from", "2026-03-01", "--to", "2026-03-02"}},
+		{3, "in all 0.0600001 USD\n\nThe bill is not complete:\ncosts: nothing is said about 2026-03-03.\n", []string{first, second, "--from", "2026-03-01", "--to", "2026-03-03"}},
+		{3, "The bill is not complete:\ncosts: the last page says that more follow.\n", []string{first}},
+		{1, "", []string{first, "--from", "2026-03-01"}},
+		{1, "", []string{first, "no-such-file"}},
+		{1, "", []string{writeFile(t, "none.json", "{}")}},
+	} {
+		out, _, err := runWith(t, nil, append([]string{"costs", "bill"}, c.args...)...)
+		if status(err) != c.want || !strings.Contains(out, c.prints) {
+			t.Errorf("%v ended with %v and did not print %q:\n%s", c.args, err, c.prints, out)
+		}
+	}
+}

@@ -45,6 +45,7 @@ var closeSteps = []closeStep{
 	{CloseStep{db.StepCutOff, "Is everything of the period booked?"}, (*Activities).cutOff},
 	{CloseStep{db.StepExpiries, "Has everything expired that has ended?"}, of((*db.Store).Expiries)},
 	{CloseStep{db.StepOverage, "What was accrued?"}, of((*db.Store).Overage)},
+	{CloseStep{db.StepCostAccrual, "What did the usage cost to serve?"}, (*Activities).accrueCost},
 	{CloseStep{db.StepManualJournals, "Are all manual journals decided?"}, of((*db.Store).ManualJournals)},
 	{CloseStep{db.StepReconciliations, "Reconcile"}, (*Activities).reconcile},
 	{CloseStep{db.StepReports, "Trial balance, roll-forward, flux"}, of((*db.Store).Reports)},
@@ -125,6 +126,11 @@ func (a *Activities) cutOff(ctx context.Context, in CloseRef) (db.StepResult, er
 			return a.Store.CutOff(ctx, in)
 		}
 	}
+}
+
+// accrueCost books what the usage of the period cost to serve.
+func (a *Activities) accrueCost(ctx context.Context, in CloseRef) (db.StepResult, error) {
+	return a.Store.CostAccrual(ctx, in, a.Service.FXPolicy())
 }
 
 // alive heartbeats until it is stopped: what is one statement of the database may take long, and a worker that has died is to be noticed soon.

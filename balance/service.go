@@ -80,6 +80,9 @@ type Service struct {
 	unit  sync.Mutex // held while units are read again
 }
 
+// FXPolicy is how exchange rates are chosen.
+func (s *Service) FXPolicy() fx.Policy { return s.cfg.FX }
+
 // NewService starts a service. cache may be nil: the answers are the same, and every balance is read from Postgres. It returns an error
 // when Postgres cannot be read.
 func NewService(ctx context.Context, cfg Config, arbiter *db.Arbiter, store *db.Store, cache *Cache, log *slog.Logger) (*Service, error) {

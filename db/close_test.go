@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/fx"
 	"github.com/tallystick/tallystick/credit/ledger"
 	"github.com/tallystick/tallystick/credit/recognition"
 	"github.com/tallystick/tallystick/db"
@@ -86,6 +87,9 @@ var steps = []struct {
 	run  func(*db.Store, context.Context, db.CloseKey) (db.StepResult, error)
 }{
 	{db.StepCutOff, (*db.Store).CutOff}, {db.StepExpiries, (*db.Store).Expiries}, {db.StepOverage, (*db.Store).Overage},
+	{db.StepCostAccrual, func(s *db.Store, ctx context.Context, k db.CloseKey) (db.StepResult, error) {
+		return s.CostAccrual(ctx, k, fx.DefaultPolicy)
+	}},
 	{db.StepManualJournals, (*db.Store).ManualJournals},
 	{db.StepReconciliations, func(s *db.Store, ctx context.Context, k db.CloseKey) (db.StepResult, error) {
 		return s.Reconcile(ctx, k, 0)

@@ -16,6 +16,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/tallystick/tallystick/credit"
+	"github.com/tallystick/tallystick/credit/ledger"
 	"github.com/tallystick/tallystick/db/internal/sqlc"
 )
 
@@ -151,6 +152,8 @@ type usagePass struct {
 	slices     map[sliceKey]*sliceSums
 	hours      map[hourKey]*sliceSums
 	quantities map[quantityKey]decimal.Decimal
+	costs      map[costKey]*costSums
+	calendar   *time.Location // of the customer's books
 	samples    map[sizeKey][]sample
 }
 
@@ -169,6 +172,15 @@ type (
 		hour                  int64
 		member                credit.MemberID
 		product, model, meter string
+	}
+	costKey struct {
+		day                                ledger.Day
+		hour                               int64
+		provider, product, model, currency string
+	}
+	costSums struct {
+		cost, promotional decimal.Decimal
+		operations        int64
 	}
 	sliceSums struct {
 		consumed, overage, operations int64
@@ -192,9 +204,10 @@ func (p *usagePass) run(ctx context.Context, steps []UsageStep) error {
 		return err
 	}
 	p.slices, p.hours, p.quantities = make(map[sliceKey]*sliceSums), make(map[hourKey]*sliceSums), make(map[quantityKey]decimal.Decimal)
-	p.samples = make(map[sizeKey][]sample)
+	p.samples, p.costs = make(map[sizeKey][]sample), make(map[costKey]*costSums)
 	for i := range p.operations {
 		p.count(&p.operations[i])
+		p.cost(&p.operations[i])
 		p.size(&p.operations[i])
 	}
 	if err := p.save(ctx); err != nil {
@@ -229,6 +242,13 @@ func (p *usagePass) lockMark(ctx context.Context) (int64, error) {
 }
 
 func (p *usagePass) load(ctx context.Context) error {
+	zone, err := p.q.CalendarOf(ctx, uuidOf(p.customer))
+	if err != nil {
+		return fmt.Errorf("read calendar: %w", err)
+	}
+	if p.calendar, err = time.LoadLocation(zone); err != nil {
+		return fmt.Errorf("read calendar: %w", err)
+	}
 	rows, err := p.q.OperationsToCount(ctx, uuidOf(p.customer), p.from, countAtOnce)
 	if err != nil {
 		return fmt.Errorf("read operations: %w", err)
@@ -343,6 +363,36 @@ func (p *usagePass) count(o *CountedOperation) {
 	}
 }
 
+// cost adds what one operation cost to serve. The promotional part is that of the credits which promotional grants paid.
+func (p *usagePass) cost(o *CountedOperation) {
+	if !o.IsUsage() || o.Said.Currency == "" {
+		return
+	}
+	var consumed, promotional int64
+	for i := range o.Movements {
+		net := int64(o.Movements[i].Net())
+		consumed += net
+		if o.Movements[i].Type == credit.Promotional {
+			promotional += net
+		}
+	}
+	key := costKey{day: ledger.DayOf(o.ServiceAt, p.calendar), hour: o.ServiceAt.Truncate(time.Hour).Unix(), provider: o.Dimensions["provider"],
+		product: o.Dimensions["product"], model: o.Dimensions["model"], currency: o.Said.Currency}
+	s := p.costs[key]
+	if s == nil {
+		s = new(costSums)
+		p.costs[key] = s
+	}
+	s.cost, s.operations = s.cost.Add(o.Said.Cost), s.operations+1
+	if promotional = min(promotional, consumed); promotional > 0 {
+		part, _ := o.Said.Cost.Mul(decimal.NewFromInt(promotional)).Shift(costPlaces).QuoRem(decimal.NewFromInt(consumed), 0)
+		s.promotional = s.promotional.Add(part.Shift(-costPlaces))
+	}
+}
+
+// costPlaces is how many decimal places the promotional part of an operation's cost has. The other part is what is left, so that both make the cost.
+const costPlaces = 18
+
 func (p *usagePass) add(key sliceKey, more sliceSums) {
 	addSums(p.slices, key, more)
 	addSums(p.hours, key.hourKey, more)
@@ -370,6 +420,15 @@ func (p *usagePass) save(ctx context.Context) error {
 	if len(p.quantities) > 0 {
 		if err := p.q.AddQuantities(ctx, p.quantityRows()); err != nil {
 			return fmt.Errorf("add quantities: %w", err)
+		}
+	}
+	if len(p.costs) > 0 {
+		rows, err := p.costRows()
+		if err != nil {
+			return err
+		}
+		if err := p.q.AddCosts(ctx, rows); err != nil {
+			return fmt.Errorf("add costs: %w", err)
 		}
 	}
 	if err := p.q.AdvanceUsageMark(ctx, p.to, uuidOf(p.customer)); err != nil {
@@ -413,6 +472,25 @@ func (p *usagePass) quantityRows() sqlc.AddQuantitiesParams {
 		rows.Models, rows.Meters, rows.Quantities = append(rows.Models, k.model), append(rows.Meters, k.meter), append(rows.Quantities, p.quantities[k])
 	}
 	return rows
+}
+
+func (p *usagePass) costRows() (sqlc.AddCostsParams, error) {
+	rows := sqlc.AddCostsParams{CustomerID: uuidOf(p.customer)}
+	for _, k := range slices.SortedFunc(maps.Keys(p.costs), func(a, b costKey) int {
+		return cmp.Or(cmp.Compare(a.day, b.day), cmp.Compare(a.hour, b.hour), strings.Compare(a.provider, b.provider), strings.Compare(a.product, b.product),
+			strings.Compare(a.model, b.model), strings.Compare(a.currency, b.currency))
+	}) {
+		day, err := dateOf(k.day)
+		if err != nil {
+			return rows, err
+		}
+		s := p.costs[k]
+		rows.Days, rows.Hours, rows.Providers = append(rows.Days, day), append(rows.Hours, unixTime(k.hour)), append(rows.Providers, k.provider)
+		rows.Products, rows.Models, rows.Currencies = append(rows.Products, k.product), append(rows.Models, k.model), append(rows.Currencies, k.currency)
+		rows.Costs, rows.Promotionals = append(rows.Costs, s.cost), append(rows.Promotionals, s.promotional)
+		rows.Operations = append(rows.Operations, s.operations)
+	}
+	return rows, nil
 }
 
 func (a hourKey) compare(b hourKey) int {

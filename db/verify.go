@@ -38,6 +38,7 @@ var Invariants = []Invariant{
 	{"sub-ledger is what was posted", "grants", sqlc.VerifyCarrying, idOf[credit.GrantID]},
 	{"no usage is counted ahead", "customers", sqlc.VerifyUsageMarks, idOf[credit.CustomerID]},
 	{"usage slices are what was consumed", "slices", sqlc.VerifySlices, idOf[credit.CustomerID]},
+	{"compute costs are what the receipts say", "costs", sqlc.VerifyCosts, idOf[credit.CustomerID]},
 	{"usage hours are the sums of slices", "hours", sqlc.VerifyHours, idOf[credit.CustomerID]},
 	{"control accounts equal sub-ledgers", "accounts", sqlc.VerifyAccounts, func(s string) string { return s }},
 }

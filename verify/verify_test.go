@@ -61,6 +61,10 @@ func newBooks(t *testing.T) *books {
 	third.Correct(on(1, 3), third.Ver, 60, wrong, 20, on(1, 2), nil)
 	third.Transfer(on(1, 4), wrong, 30)
 	third.Dispute(on(1, 5), third.Grant(on(1, 4), credit.Grant{Amount: 100, Price: usd(1000)}))
+	free := third.Grant(on(1, 5), credit.Grant{Type: credit.Promotional, Amount: 10})
+	third.Do(dbtest.Operation{Kind: "consume", At: on(1, 6), Dims: credit.Dimensions{"provider": "openai", "model": "large"},
+		Receipt: `{"cost":{"amount":"0.0123","currency":"USD"}}`, Moves: []dbtest.Move{{Grant: free, Debit: "available", Credit: "consumed", Amount: 1},
+			{Grant: wrong, Debit: "available", Credit: "consumed", Amount: 2}}})
 	for _, x := range []*dbtest.Customer{c, other, third} {
 		if _, err := s.RecogniseCustomer(ctx, x.ID); err != nil {
 			t.Fatal(err)
@@ -115,6 +119,7 @@ func TestPlantedBreaks(t *testing.T) {
 		corrections, transfers                = "corrections are of what was consumed", "transfers arrive"
 		ahead, subLedger, accounts            = "nothing is posted ahead", "sub-ledger is what was posted", "control accounts equal sub-ledgers"
 		uncounted, sliced, hours              = "no usage is counted ahead", "usage slices are what was consumed", "usage hours are the sums of slices"
+		costs                                 = "compute costs are what the receipts say"
 	)
 	grant := func(b *books) string { return b.g.ID.String() }
 	customer := func(b *books) string { return b.customer.ID.String() }
@@ -175,6 +180,8 @@ func TestPlantedBreaks(t *testing.T) {
 		{"counted ahead", "UPDATE usage_marks SET ver = 9999 WHERE customer_id = $2", []string{uncounted, sliced}, customer, "up to operation 9999"},
 		{"a slice changed", "UPDATE usage_slices SET consumed = consumed + 1 WHERE customer_id = $2 AND model = 'small'",
 			[]string{sliced, hours}, customer, "of 2026-01-02T12Z, chat small: 112 consumed, 0 of it overage, in 1 operations, by its movements 111, 0, 1"},
+		{"a cost changed", "UPDATE usage_costs SET promotional = promotional + 0.0001", []string{costs}, nothing,
+			"openai large: cost 0.0123, 0.004200000000000000 of it promotional, in 1 operations, by its receipts 0.0123, 0.004100000000000000, 1"},
 		{"an hour lost", "DELETE FROM usage_hours WHERE customer_id = $2 AND hour < '2026-01-03'", []string{hours}, customer, "its slices sum to 444, 0, 2"},
 		{"money left the sub-ledger", "UPDATE grant_carrying SET posted_out = posted_out + 1 WHERE grant_id = $1", []string{subLedger, accounts}, grant, "by the cumulative rule"},
 		{"credits left the sub-ledger", "UPDATE grant_carrying SET disposed = disposed + 1 WHERE grant_id = $1", []string{subLedger}, grant, "by its movements 544"},

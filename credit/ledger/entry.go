@@ -24,6 +24,7 @@ const (
 	KindDecrement   Kind = "decrement"
 	KindTransfer    Kind = "transfer"
 	KindDispute     Kind = "dispute"
+	KindCompute     Kind = "compute"
 	KindManual      Kind = "manual"
 	KindPayment     Kind = "payment"
 	KindBreakage    Kind = "breakage"

@@ -51,6 +51,17 @@ SELECT @customer_id, unnest(@hours::timestamptz[]), unnest(@members::uuid[]), un
   unnest(@quantities::numeric[])
 ON CONFLICT (customer_id, hour, member_id, product, model, meter) DO UPDATE SET quantity = usage_quantities.quantity + excluded.quantity;
 
+-- name: CalendarOf :one
+-- Where the days of a customer's books begin.
+SELECT e.time_zone FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity WHERE c.id = @customer_id;
+
+-- name: AddCosts :exec
+INSERT INTO usage_costs (customer_id, day, hour, provider, product, model, currency, cost, promotional, operations)
+SELECT @customer_id, unnest(@days::date[]), unnest(@hours::timestamptz[]), unnest(@providers::text[]), unnest(@products::text[]), unnest(@models::text[]),
+  unnest(@currencies::text[]), unnest(@costs::numeric[]), unnest(@promotionals::numeric[]), unnest(@operations::bigint[])
+ON CONFLICT (customer_id, day, hour, provider, product, model, currency) DO UPDATE SET cost = usage_costs.cost + excluded.cost,
+  promotional = usage_costs.promotional + excluded.promotional, operations = usage_costs.operations + excluded.operations;
+
 -- name: RecentToCount :many
 -- Customers with operations since an instant that are not counted yet.
 SELECT DISTINCT o.customer_id FROM operations AS o

@@ -173,6 +173,42 @@ SELECT customer_id::text AS subject, CASE
 FROM made AS m
 FULL JOIN kept AS k USING (customer_id, hour, unit, wallet_id, member_id, product, model);
 
+-- name: VerifyCosts :many
+-- What usage cost is the sum of what the receipts of the customer's operations up to the mark say, and the promotional part of it the promotional part of
+-- the credits that each operation took.
+WITH net AS (
+  SELECT g.customer_id, m.ver, sum(x.amount) AS consumed, coalesce(sum(x.amount) FILTER (WHERE g.type = 'promotional'), 0) AS promotional
+  FROM movements AS m
+  JOIN grants AS g ON g.id = m.grant_id
+  JOIN usage_marks AS k ON k.customer_id = g.customer_id AND m.ver <= k.ver
+  CROSS JOIN LATERAL (SELECT CASE WHEN m.credit = 'consumed' THEN m.amount ELSE -m.amount END AS amount) AS x
+  WHERE 'consumed' IN (m.debit, m.credit)
+  GROUP BY g.customer_id, m.ver
+), said AS (
+  SELECT o.customer_id, o.ver, o.service_at, o.dims, (o.receipt #>> '{cost,amount}')::numeric AS cost, o.receipt #>> '{cost,currency}' AS currency
+  FROM operations AS o
+  JOIN usage_marks AS k ON k.customer_id = o.customer_id AND o.ver <= k.ver
+  WHERE o.kind IN ('consume', 'capture', 'reverse') AND coalesce(o.receipt #>> '{cost,currency}', '') <> ''
+), made AS (
+  SELECT s.customer_id, (s.service_at AT TIME ZONE l.time_zone)::date AS day, date_trunc('hour', s.service_at, 'UTC') AS hour,
+    coalesce(s.dims ->> 'provider', '') AS provider, coalesce(s.dims ->> 'product', '') AS product, coalesce(s.dims ->> 'model', '') AS model, s.currency,
+    sum(s.cost) AS cost,
+    sum(CASE WHEN n.consumed > 0 THEN div(s.cost * least(greatest(n.promotional, 0), n.consumed) * 1000000000000000000, n.consumed) * 0.000000000000000001 ELSE 0 END) AS promotional,
+    count(*) AS operations
+  FROM said AS s
+  JOIN customers AS c ON c.id = s.customer_id
+  JOIN legal_entities AS l ON l.code = c.entity
+  LEFT JOIN net AS n ON n.customer_id = s.customer_id AND n.ver = s.ver
+  GROUP BY 1, 2, 3, 4, 5, 6, 7
+)
+SELECT customer_id::text AS subject, CASE
+    WHEN (coalesce(k.cost, 0), coalesce(k.promotional, 0), coalesce(k.operations, 0)) <> (coalesce(m.cost, 0), coalesce(m.promotional, 0), coalesce(m.operations, 0))
+    THEN format('of %s, %s %s: cost %s, %s of it promotional, in %s operations, by its receipts %s, %s, %s', to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24"Z"'),
+      provider, model, coalesce(k.cost, 0), coalesce(k.promotional, 0), coalesce(k.operations, 0), coalesce(m.cost, 0), coalesce(m.promotional, 0), coalesce(m.operations, 0))
+  END AS detail
+FROM made AS m
+FULL JOIN usage_costs AS k USING (customer_id, day, hour, provider, product, model, currency);
+
 -- name: VerifyHours :many
 -- Each hour of a wallet is the sum of its slices.
 SELECT customer_id::text AS subject, CASE

@@ -339,6 +339,15 @@ type CloseWaiver struct {
 	WaivedAt       pgtype.Timestamptz
 }
 
+type ComputeAccrual struct {
+	Entity   string
+	Period   string
+	Provider string
+	Currency string
+	N        int32
+	EntryID  pgtype.UUID
+}
+
 type Configuration struct {
 	OnlyRow bool
 	Ver     int64
@@ -863,6 +872,19 @@ type Unit struct {
 	Scale     int16
 	Name      string
 	CreatedAt pgtype.Timestamptz
+}
+
+type UsageCost struct {
+	CustomerID  pgtype.UUID
+	Day         pgtype.Date
+	Hour        pgtype.Timestamptz
+	Provider    string
+	Product     string
+	Model       string
+	Currency    string
+	Cost        decimal.Decimal
+	Promotional decimal.Decimal
+	Operations  int64
 }
 
 type UsageHour struct {

@@ -12,6 +12,43 @@ import (
 	"github.com/shopspring/decimal"
 )
 
+const AddCosts = `-- name: AddCosts :exec
+INSERT INTO usage_costs (customer_id, day, hour, provider, product, model, currency, cost, promotional, operations)
+SELECT $1, unnest($2::date[]), unnest($3::timestamptz[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
+  unnest($7::text[]), unnest($8::numeric[]), unnest($9::numeric[]), unnest($10::bigint[])
+ON CONFLICT (customer_id, day, hour, provider, product, model, currency) DO UPDATE SET cost = usage_costs.cost + excluded.cost,
+  promotional = usage_costs.promotional + excluded.promotional, operations = usage_costs.operations + excluded.operations
+`
+
+type AddCostsParams struct {
+	CustomerID   pgtype.UUID
+	Days         []pgtype.Date
+	Hours        []pgtype.Timestamptz
+	Providers    []string
+	Products     []string
+	Models       []string
+	Currencies   []string
+	Costs        []decimal.Decimal
+	Promotionals []decimal.Decimal
+	Operations   []int64
+}
+
+func (q *Queries) AddCosts(ctx context.Context, arg AddCostsParams) error {
+	_, err := q.db.Exec(ctx, AddCosts,
+		arg.CustomerID,
+		arg.Days,
+		arg.Hours,
+		arg.Providers,
+		arg.Products,
+		arg.Models,
+		arg.Currencies,
+		arg.Costs,
+		arg.Promotionals,
+		arg.Operations,
+	)
+	return err
+}
+
 const AddHours = `-- name: AddHours :exec
 INSERT INTO usage_hours (customer_id, hour, unit, wallet_id, consumed, overage, operations)
 SELECT $1, unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::uuid[]), unnest($5::bigint[]), unnest($6::bigint[]),
@@ -165,6 +202,18 @@ func (q *Queries) AllToCount(ctx context.Context, after pgtype.UUID, n int32) ([
 		return nil, err
 	}
 	return items, nil
+}
+
+const CalendarOf = `-- name: CalendarOf :one
+SELECT e.time_zone FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity WHERE c.id = $1
+`
+
+// Where the days of a customer's books begin.
+func (q *Queries) CalendarOf(ctx context.Context, customerID pgtype.UUID) (string, error) {
+	row := q.db.QueryRow(ctx, CalendarOf, customerID)
+	var time_zone string
+	err := row.Scan(&time_zone)
+	return time_zone, err
 }
 
 const FindHead = `-- name: FindHead :one
