@@ -18,10 +18,10 @@ LEFT JOIN operations AS o ON o.customer_id = k.customer_id AND o.ver = k.ver
 WHERE k.digest = ANY(@digests::uuid[]);
 
 -- name: ReadCustomers :many
--- With the assignments of rate cards that may still price an event, in order of time; null: none.
+-- With the assignments of rate cards that may still price an event, one of a backfill too, in order of time; null: none.
 SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
-    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '402 days')
   ) AS assignments
 FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY(@customers::uuid[]);

@@ -535,7 +535,7 @@ func (q *Queries) ReadCounters(ctx context.Context, customers []pgtype.UUID, key
 const ReadCustomers = `-- name: ReadCustomers :many
 SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
-    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '402 days')
   ) AS assignments
 FROM customers AS c JOIN legal_entities AS e ON e.code = c.entity
 WHERE c.id = ANY($1::uuid[])
@@ -549,7 +549,7 @@ type ReadCustomersRow struct {
 	Assignments json.RawMessage
 }
 
-// With the assignments of rate cards that may still price an event, in order of time; null: none.
+// With the assignments of rate cards that may still price an event, one of a backfill too, in order of time; null: none.
 func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
 	rows, err := q.db.Query(ctx, ReadCustomers, customers)
 	if err != nil {
