@@ -381,6 +381,7 @@ func (a *answering) appendOutcome(b []byte, e *usageEvent, r balance.Result) []b
 	a.s.metrics.events.WithLabelValues(outcome).Inc()
 	b = append(append(append(b, `"outcome":"`...), outcome...), '"')
 	switch outcome {
+	case outcomeStaged:
 	case outcomeIgnored:
 		b = appendString(append(b, `,"detail":`...), e.ignored)
 	case outcomeConsumed, outcomeDuplicate:

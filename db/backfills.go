@@ -156,7 +156,7 @@ func noBackfill(id credit.BackfillID) *credit.Error {
 }
 
 func backfillIs(r BackfillRow, want string) *credit.Error {
-	return credit.Errorf(credit.BackfillState, "The backfill is %s; %s.", r.Status, want).With("status", r.Status)
+	return credit.Errorf(credit.BackfillState, "The backfill is %s; %s.", r.Status, want).With("state", r.Status)
 }
 
 // AddBackfill makes a backfill without events.
