@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +46,7 @@ func (w *world) runBackfill(t *testing.T, text string, preview bool) {
 func TestBackfillsByAPI(t *testing.T) {
 	w := newWorld(t)
 	w.grant(t, "100", nil)
+	w.secret["product"] = w.secret["finance"] // who sends events here
 	day := time.Now().AddDate(0, 0, -60).UTC().Format(time.RFC3339)
 	w.admin(t, "POST", "/v1/backfills", object{"name": "outage"}).problem(t, 400, credit.InvalidRequest)
 	made := w.admin(t, "POST", "/v1/backfills", object{"name": "outage", "reason": "The collector was down"}).want(t, 201)
@@ -55,11 +55,7 @@ func TestBackfillsByAPI(t *testing.T) {
 	unknown := "/v1/backfills/" + credit.NewID[credit.BackfillID]().String()
 	send := func(media, body string) answer {
 		t.Helper()
-		r := request{role: "finance", method: "POST", path: path + "/events", body: body, header: http.Header{"Content-Type": {media}}}
-		if media == mediaNDJSON {
-			return w.sendUnchecked(t, r)
-		}
-		return w.send(t, r)
+		return w.events(t, path+"/events", media, body, nil)
 	}
 	event := func(id, customer, amount string) string { return crd(id, customer, amount, day) }
 	w.admin(t, "POST", path+"/preview", nil).problem(t, 409, credit.BackfillState)

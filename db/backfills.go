@@ -342,7 +342,8 @@ func (c *Catalog) ApplyBackfill(ctx context.Context, id credit.BackfillID, hash 
 	return c.run(ctx, r, err)
 }
 
-// WithdrawBackfill drops a backfill that was not applied, or has all that it consumed given back.
+// WithdrawBackfill drops a backfill that was not applied, or has all that it consumed given back. While it is being applied that is refused: a page that is under way
+// could consume behind the back of what is given back.
 func (c *Catalog) WithdrawBackfill(ctx context.Context, id credit.BackfillID, reason string, by int32) (BackfillRow, error) {
 	b, err := c.lockBackfill(ctx, id)
 	switch {
@@ -355,11 +356,11 @@ func (c *Catalog) WithdrawBackfill(ctx context.Context, id credit.BackfillID, re
 		}
 		b = backfillRow(r)
 		return b, c.AddEvent(credit.CustomerID{}, "backfill.withdrawn", id.String(), "backfill", backfillEventOf(b))
-	case b.Status == BackfillApplied || b.Status == BackfillApplying:
+	case b.Status == BackfillApplied:
 		r, err := c.q.AskWithdrawal(ctx, sqlc.AskWithdrawalParams{WithdrawnBy: by, Withdrawal: reason, ID: uuidOf(id)})
 		return c.run(ctx, r, err)
 	}
-	return b, backfillIs(b, "it needs no other withdrawal")
+	return b, backfillIs(b, "what is being applied is withdrawn afterwards, and what is withdrawn stays so")
 }
 
 // backfillEvent is what the outside hears of a backfill.
