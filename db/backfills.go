@@ -382,10 +382,14 @@ func (s *Store) BackfillsToRun(ctx context.Context) ([]credit.BackfillID, error)
 	return page(rows, err, "read backfills to run", func(id pgtype.UUID) credit.BackfillID { return id.Bytes })
 }
 
-// BeginPreview forgets an earlier preview, and refuses the events of customers that there are not.
+// BeginPreview forgets an earlier preview, and refuses the events of customers that there are not. When no preview is asked for it does nothing.
 func (s *Store) BeginPreview(ctx context.Context, id credit.BackfillID) error {
 	err := s.Tx(ctx, func(tx pgx.Tx) error {
 		q := s.q.WithTx(tx)
+		r, err := q.LockBackfill(ctx, uuidOf(id))
+		if err != nil || r.Status != BackfillPreviewing {
+			return found(err, noBackfill(id), "lock backfill")
+		}
 		return errors.Join(q.ForgetPreview(ctx, uuidOf(id)), q.ForgetPreviewWallets(ctx, uuidOf(id)), q.FindStagedCustomers(ctx, uuidOf(id)),
 			q.RefuseUnknownCustomers(ctx, string(credit.CustomerNotFound), "There is no customer of this name.", uuidOf(id)))
 	})
@@ -431,7 +435,7 @@ func (s *Store) ConsumedLongAgo(ctx context.Context, id credit.BackfillID, custo
 	return out, nil
 }
 
-// NotePreviews notes what would become of events.
+// NotePreviews notes what would become of events, as long as the preview is not over.
 func (s *Store) NotePreviews(ctx context.Context, id credit.BackfillID, notes []StagedNote) error {
 	p := sqlc.NotePreviewsParams{BackfillID: uuidOf(id)}
 	for _, n := range notes {

@@ -183,6 +183,16 @@ func TestABackfillIsAppliedAndWithdrawn(t *testing.T) {
 		t.Errorf("with an old one: %v", err)
 	}
 	w = s.previewed(id)
+	// A run of a preview that is over, such as one that was restored, leaves it as it is.
+	if err := s.Store.BeginPreview(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Store.NotePreviews(context.Background(), id, []db.StagedNote{{N: 1, Outcome: db.StagedRefused, Code: credit.NoRate}}); err != nil {
+		t.Fatal(err)
+	}
+	if x := s.view(id); x.BackfillCounts != w.BackfillCounts {
+		t.Errorf("%+v, it was %+v", x.BackfillCounts, w.BackfillCounts)
+	}
 	before := s.revenue(c)
 	if err := s.tryApply(id, w.PreviewHash, true); err != nil {
 		t.Fatal(err)

@@ -70,10 +70,12 @@ SELECT e.n, o.ver FROM backfill_events AS e JOIN operations AS o ON o.customer_i
 WHERE e.backfill_id = @backfill_id AND e.customer_id = @customer_id AND e.service_at < @service_before ORDER BY e.n, o.ver DESC;
 
 -- name: NotePreviews :exec
+-- Nothing when the preview is over: what is applied is what was previewed.
+WITH previewing AS (SELECT b.id FROM backfills AS b WHERE b.id = @backfill_id AND b.status = 'previewing' FOR SHARE)
 UPDATE backfill_events AS e SET preview = p, code = nullif(c, ''), detail = nullif(d, ''), unit = nullif(u, ''), amount = a
 FROM ROWS FROM (unnest(@ns::integer[]), unnest(@previews::text[]), unnest(@codes::text[]), unnest(@details::text[]), unnest(@units::text[]),
-  unnest(@amounts::bigint[])) AS x(n, p, c, d, u, a)
-WHERE e.backfill_id = @backfill_id AND e.n = x.n;
+  unnest(@amounts::bigint[])) AS x(n, p, c, d, u, a), previewing
+WHERE e.backfill_id = previewing.id AND e.n = x.n;
 
 -- name: NotePreviewWallets :exec
 INSERT INTO backfill_wallets (backfill_id, wallet_id, customer_id, unit, before, after)

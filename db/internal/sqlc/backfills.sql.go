@@ -721,31 +721,33 @@ func (q *Queries) NotePreviewWallets(ctx context.Context, arg NotePreviewWallets
 }
 
 const NotePreviews = `-- name: NotePreviews :exec
+WITH previewing AS (SELECT b.id FROM backfills AS b WHERE b.id = $7 AND b.status = 'previewing' FOR SHARE)
 UPDATE backfill_events AS e SET preview = p, code = nullif(c, ''), detail = nullif(d, ''), unit = nullif(u, ''), amount = a
-FROM ROWS FROM (unnest($2::integer[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
-  unnest($7::bigint[])) AS x(n, p, c, d, u, a)
-WHERE e.backfill_id = $1 AND e.n = x.n
+FROM ROWS FROM (unnest($1::integer[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+  unnest($6::bigint[])) AS x(n, p, c, d, u, a), previewing
+WHERE e.backfill_id = previewing.id AND e.n = x.n
 `
 
 type NotePreviewsParams struct {
-	BackfillID pgtype.UUID
 	Ns         []int32
 	Previews   []string
 	Codes      []string
 	Details    []string
 	Units      []string
 	Amounts    []int64
+	BackfillID pgtype.UUID
 }
 
+// Nothing when the preview is over: what is applied is what was previewed.
 func (q *Queries) NotePreviews(ctx context.Context, arg NotePreviewsParams) error {
 	_, err := q.db.Exec(ctx, NotePreviews,
-		arg.BackfillID,
 		arg.Ns,
 		arg.Previews,
 		arg.Codes,
 		arg.Details,
 		arg.Units,
 		arg.Amounts,
+		arg.BackfillID,
 	)
 	return err
 }
