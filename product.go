@@ -105,7 +105,7 @@ func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writ
 	}
 	cfg := balance.Config{Lanes: f.Lanes, Registry: p.registry, FX: fx.Policy{Base: f.FXBase, MaxAgeDays: f.FXMaxAge}}
 	cfg.Backfills = name == "worker" || name == "dev" // what works for Temporal
-	cfg.LooksOnly = name == "verify" // it checks what the others do
+	cfg.LooksOnly = name == "verify"                  // it checks what the others do
 	if err := armFailpoints(&cfg); err != nil {
 		return nil, err
 	}
