@@ -104,7 +104,8 @@ func openProduct(ctx context.Context, name string, f connectFlags, logTo io.Writ
 		return nil, errors.New("--fx-max-age-days is a number from 0 to 366")
 	}
 	cfg := balance.Config{Lanes: f.Lanes, Registry: p.registry, FX: fx.Policy{Base: f.FXBase, MaxAgeDays: f.FXMaxAge}}
-	cfg.LooksOnly = name == "verify" // it checks what the others do
+	cfg.Backfills = name == "worker" || name == "dev" // what works for Temporal
+	cfg.LooksOnly = name == "verify"                  // it checks what the others do
 	if err := armFailpoints(&cfg); err != nil {
 		return nil, err
 	}

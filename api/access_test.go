@@ -55,6 +55,8 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/rate_cards", "POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise",
 			"POST /v1/rate_cards/:rate_card/versions/:version/withdraw", "POST /v1/rate_cards/:rate_card/drafts",
 			"PUT /v1/rate_cards/:rate_card/drafts/:draft", "DELETE /v1/rate_cards/:rate_card/drafts/:draft", "POST /v1/backtests",
+			"POST /v1/backfills", "POST /v1/backfills/:backfill/events", "POST /v1/backfills/:backfill/preview", "POST /v1/backfills/:backfill/apply",
+			"POST /v1/backfills/:backfill/withdraw",
 			"POST /v1/backtests/:backtest/cancel", "POST /v1/rate_cards/:rate_card/drafts/:draft/publish",
 			"POST /v1/customers/:customer/rate_card_assignments", "POST /v1/customers/:customer/rate_card_assignments/:assignment/end", "POST /v1/fx_rates",
 			"POST /v1/fx_rates/import", "POST /v1/cost_catalogues/drafts", "DELETE /v1/cost_catalogues/drafts/:cost_draft",

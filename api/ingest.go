@@ -40,6 +40,7 @@ const (
 	outcomeIgnored     = "ignored"     // there is nothing to charge
 	outcomeRefused     = "refused"
 	outcomeUndecided   = "undecided" // to be sent again
+	outcomeStaged      = "staged"    // in a backfill
 )
 
 // Content types of usage events.
@@ -57,7 +58,12 @@ func (s *Server) ingest(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	a := &answering{s: s, c: c, format: f, receipts: receipts}
+	return s.answerEvents(ctx, media, &answering{s: s, c: c, format: f, receipts: receipts})
+}
+
+// answerEvents reads the events of a call, has them carried out, and answers what became of each.
+func (s *Server) answerEvents(ctx context.Context, media string, a *answering) error {
+	c, f := a.c, a.format
 	if media == mediaNDJSON {
 		return a.stream(ctx)
 	}
@@ -149,7 +155,8 @@ type answering struct {
 	s         *Server
 	c         *call
 	format    *eventsFormat
-	receipts  bool // they are part of the outcomes
+	receipts  bool              // they are part of the outcomes
+	backfill  credit.BackfillID // in which the events are staged; zero: they are consumed
 	counts    map[string]int
 	events    int
 	undecided int
@@ -161,7 +168,13 @@ func (a *answering) append(ctx context.Context, b []byte, end byte, events []usa
 	if a.counts == nil {
 		a.counts = make(map[string]int)
 	}
-	for i, r := range a.s.consumeEvents(ctx, a.c, events) {
+	var results []balance.Result
+	if a.backfill.IsZero() {
+		results = a.s.consumeEvents(ctx, a.c, events)
+	} else {
+		results = a.s.stageEvents(ctx, a.backfill, events)
+	}
+	for i, r := range results {
 		b = append(a.appendOutcome(b, &events[i], r), end)
 	}
 	return b
@@ -368,6 +381,7 @@ func (a *answering) appendOutcome(b []byte, e *usageEvent, r balance.Result) []b
 	a.s.metrics.events.WithLabelValues(outcome).Inc()
 	b = append(append(append(b, `"outcome":"`...), outcome...), '"')
 	switch outcome {
+	case outcomeStaged:
 	case outcomeIgnored:
 		b = appendString(append(b, `,"detail":`...), e.ignored)
 	case outcomeConsumed, outcomeDuplicate:
@@ -404,6 +418,8 @@ func (a *answering) outcome(e *usageEvent, r balance.Result) (string, *credit.Er
 		return outcomeQuarantined, nil
 	case r.Err == nil && r.Answer.Replayed:
 		return outcomeDuplicate, nil
+	case r.Err == nil && !a.backfill.IsZero():
+		return outcomeStaged, nil
 	case r.Err == nil:
 		return outcomeConsumed, nil
 	}

@@ -195,8 +195,8 @@ func (o *Consume) charge(d *decision, lines []rating.Line, into []credit.Draw) (
 	c := d.c
 	ch.serviceAt = o.serviceAt(c.at)
 	switch {
-	case ch.serviceAt.Before(c.at.Add(-MaxAge)):
-		return ch, credit.Errorf(credit.TooOld, "The usage is older than %d days.", MaxAge/(24*time.Hour))
+	case ch.serviceAt.Before(c.at.Add(-o.maxAge())):
+		return ch, credit.Errorf(credit.TooOld, "The usage is older than %d days.", o.maxAge()/(24*time.Hour))
 	case ch.serviceAt.After(c.at.Add(MaxAhead)):
 		return ch, credit.Errorf(credit.InFuture, "The usage is more than %s in the future.", MaxAhead)
 	}

@@ -68,6 +68,10 @@ type Consume struct {
 	Keep    func() string
 	KeepAll bool
 
+	// Backfilled says that the usage was staged and looked at as a whole before: it may be as old as MaxBackfillAge. What was consumed so long ago that its key
+	// is forgotten is the caller's to leave out.
+	Backfilled bool
+
 	computed *compute // what was read from Response; nil: nothing yet
 }
 
@@ -84,6 +88,8 @@ type ChargeQuarantined struct {
 const (
 	MaxAge   = 34 * 24 * time.Hour
 	MaxAhead = 5 * time.Minute
+	// MaxBackfillAge is how old usage of a backfill may be. A service that is to decide it reaches back as far: see [Config].
+	MaxBackfillAge = 400 * 24 * time.Hour
 )
 
 // Quote asks what a consumption would cost and which grants would pay, and changes nothing; it needs no key. It is refused as the consumption

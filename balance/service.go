@@ -31,6 +31,8 @@ type Config struct {
 	Snapshots int           // customers remembered by each lane; 65,536
 	FX        fx.Policy     // of exchange rates; fx.DefaultPolicy
 
+	Backfills bool // usage of backfills is decided: exchange rates and catalogues of compute costs are kept for as long as it may be old
+
 	LooksOnly bool // nothing is done that nobody asks for: no hold is let go of at its deadline
 
 	Registry prometheus.Registerer // nil: metrics are kept and not published
@@ -436,7 +438,11 @@ func (s *Service) Rates() *fx.Table { return s.rules.Load().rates }
 
 // ReloadBook reads the rate cards, exchange rates and catalogues of compute costs again.
 func (s *Service) ReloadBook(ctx context.Context) error {
-	oldest := s.cfg.Now().Add(-MaxAge).AddDate(0, 0, -s.cfg.FX.MaxAgeDays-1)
+	age := MaxAge
+	if s.cfg.Backfills {
+		age = MaxBackfillAge
+	}
+	oldest := s.cfg.Now().Add(-age).AddDate(0, 0, -s.cfg.FX.MaxAgeDays-1)
 	c, err := s.store.Configuration(ctx, oldest)
 	if err != nil {
 		return err

@@ -26,6 +26,9 @@ const (
 	AssignmentNotFound  Code = "assignment_not_found"
 	BacktestNotFound    Code = "backtest_not_found"
 	BacktestEnded       Code = "backtest_ended"
+	BackfillNotFound    Code = "backfill_not_found"
+	BackfillState       Code = "backfill_state"
+	PreviewChanged      Code = "preview_changed"
 	UnitNotFound        Code = "unit_not_found"
 	EntityNotFound      Code = "entity_not_found"
 	CatalogueNotFound   Code = "catalogue_not_found" // of compute costs

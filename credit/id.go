@@ -30,6 +30,7 @@ type (
 	costsKind    struct{}
 	keptKind     struct{}
 	backtestKind struct{}
+	backfillKind struct{}
 	alertKind    struct{}
 	disputeKind  struct{}
 	manualKind   struct{}
@@ -55,6 +56,7 @@ func (endpointKind) prefix() string { return "whk" }
 func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
+func (backfillKind) prefix() string { return "bfl" }
 func (alertKind) prefix() string    { return "alr" }
 func (disputeKind) prefix() string  { return "dsp" }
 func (manualKind) prefix() string   { return "mjn" }
@@ -81,6 +83,7 @@ type (
 	CostDraftID  = ID[costsKind]    // of a draft of a cost catalogue
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
 	BacktestID   = ID[backtestKind]
+	BackfillID   = ID[backfillKind]
 	AlertRuleID  = ID[alertKind]
 	DisputeID    = ID[disputeKind]
 	JournalID    = ID[manualKind] // of a manual journal

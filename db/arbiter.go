@@ -734,6 +734,15 @@ func (l *Lane) Commit(ctx context.Context, c *Changes) error {
 	return fmt.Errorf("commit batch: %w", err)
 }
 
+// Rollback ends the transaction that Lock began: nothing has changed. On an error the lane is closed.
+func (l *Lane) Rollback(ctx context.Context) error {
+	if _, err := l.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		l.Close()
+		return fmt.Errorf("roll back: %w", err)
+	}
+	return nil
+}
+
 // warned marks a connection on which a warning came.
 const warned = "tallystick.warned"
 

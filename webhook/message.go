@@ -67,7 +67,8 @@ func Describe(e db.EndpointRow) EndpointDocument {
 
 // Types are the types of events, in order.
 var Types = []string{
-	"alert.fired", "alert.recovered", "alert.team.fired", "alert.team.recovered", "customer.created", "customer.updated", "dispute.lost",
+	"alert.fired", "alert.recovered", "alert.team.fired", "alert.team.recovered", "backfill.applied", "backfill.withdrawn",
+	"customer.created", "customer.updated", "dispute.lost",
 	"dispute.opened", "dispute.won", "grant.created", "grant.decremented", "grant.depleted", "grant.expired", "grant.extended", "grant.frozen",
 	"grant.issued", "grant.refunded", "grant.reopened", "grant.transferred", "grant.unfrozen", "grant.voided", "hold.captured", "hold.created",
 	"hold.expired", "hold.extended", "hold.released", "limit.created", "limit.ended", "limit.reached", "limit.updated", "limit.warning",

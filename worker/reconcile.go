@@ -18,7 +18,7 @@ import (
 // reconcilePage is how many of a kind are looked up in Temporal at once.
 const reconcilePage = 100
 
-// reconcile starts the workflows that live grants, unsettled refunds, unfinished back-tests and closes have lost: Temporal's data is gone or was restored from an older copy,
+// reconcile starts the workflows that live grants, unsettled refunds, unfinished back-tests, closes and backfills have lost: Temporal's data is gone or was restored from an older copy,
 // an operator ended one, or a correction gave credits back to a grant that was used up. What still waits for its start in the outbox has
 // lost nothing yet. Temporal's list may lag behind; starting a workflow that runs after all changes nothing.
 func (w *worker) reconcile(ctx context.Context) (bool, error) {
@@ -35,6 +35,9 @@ func (w *worker) reconcile(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if err := w.restoreCloses(ctx); err != nil {
+		return false, err
+	}
+	if err := w.restoreBackfills(ctx); err != nil {
 		return false, err
 	}
 	return false, restore(ctx, w, &kind[credit.GrantID]{

@@ -1,4 +1,5 @@
-// Package workflows is the platform's processes as Temporal runs and shows them: the life of a grant, a refund, a recognition run, a back-test, the close of a period. See
+// Package workflows is the platform's processes as Temporal runs and shows them: the life of a grant, a refund, a recognition run, a back-test, the close of a period, a
+// backfill. See
 // README.md.
 package workflows
 
@@ -13,7 +14,7 @@ import (
 // Task queues.
 const (
 	GrantsQueue  = "grants"  // GrantLifecycle
-	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose
+	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose, Backfill
 )
 
 // RegisterGrants registers the workflows of [GrantsQueue].
@@ -27,6 +28,7 @@ func RegisterFinance(r worker.WorkflowRegistry) {
 	r.RegisterWorkflow(RecognitionRun)
 	r.RegisterWorkflow(Backtest)
 	r.RegisterWorkflow(PeriodClose)
+	r.RegisterWorkflow(Backfill)
 }
 
 // SearchAttributes are what the namespace must know, by name with their type.

@@ -539,7 +539,7 @@ func (q *Queries) ReadCounters(ctx context.Context, customers []pgtype.UUID, key
 const ReadCustomers = `-- name: ReadCustomers :many
 SELECT c.id, c.entity, e.currency, c.rate_card_id, (
     SELECT json_agg(json_build_object('id', a.id, 'card', a.card_id, 'from', a.valid_from, 'to', a.valid_to) ORDER BY a.valid_from, a.id)
-    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '36 days')
+    FROM rate_card_assignments AS a WHERE a.customer_id = c.id AND (a.valid_to IS NULL OR a.valid_to > now() - interval '402 days')
   ) AS assignments,
   CASE WHEN c.gated THEN json_build_object('zone', e.time_zone,
     'limits', (SELECT json_agg(l ORDER BY l.id) FROM limits AS l WHERE l.customer_id = c.id AND l.ended_at IS NULL),
@@ -559,7 +559,7 @@ type ReadCustomersRow struct {
 	Gates       interface{}
 }
 
-// With the assignments of rate cards that may still price an event, in order of time, and with the limits in force and the members that have
+// With the assignments of rate cards that may still price an event, one of a backfill too, in order of time, and with the limits in force and the members that have
 // terms of their own; null: none.
 func (q *Queries) ReadCustomers(ctx context.Context, customers []pgtype.UUID) ([]ReadCustomersRow, error) {
 	rows, err := q.db.Query(ctx, ReadCustomers, customers)

@@ -189,6 +189,58 @@ type AuditLog struct {
 	Detail    json.RawMessage
 }
 
+type Backfill struct {
+	ID           pgtype.UUID
+	Name         string
+	Reason       string
+	Status       string
+	Events       int32
+	LastN        int32
+	Previews     int32
+	PreviewHash  pgtype.Text
+	PreviewedAt  pgtype.Timestamptz
+	AllowPartial bool
+	Fault        string
+	CreatedAt    pgtype.Timestamptz
+	CreatedBy    int32
+	AppliedAt    pgtype.Timestamptz
+	AppliedBy    pgtype.Int4
+	WithdrawnAt  pgtype.Timestamptz
+	WithdrawnBy  pgtype.Int4
+	Withdrawal   pgtype.Text
+}
+
+type BackfillEvent struct {
+	BackfillID pgtype.UUID
+	N          int32
+	Digest     pgtype.UUID
+	Request    pgtype.UUID
+	Source     string
+	EventID    string
+	Key        string
+	Customer   string
+	CustomerID pgtype.UUID
+	ServiceAt  pgtype.Timestamptz
+	Body       string
+	Preview    pgtype.Text
+	Result     pgtype.Text
+	Code       pgtype.Text
+	Detail     pgtype.Text
+	Unit       pgtype.Text
+	Amount     pgtype.Int8
+	Model      pgtype.Text
+	Ver        pgtype.Int8
+}
+
+type BackfillWallet struct {
+	BackfillID pgtype.UUID
+	WalletID   pgtype.UUID
+	CustomerID pgtype.UUID
+	Unit       string
+	Before     int64
+	After      int64
+}
+
 type Backtest struct {
 	ID          pgtype.UUID
 	CardID      pgtype.UUID
