@@ -31,6 +31,7 @@ type (
 	keptKind     struct{}
 	backtestKind struct{}
 	alertKind    struct{}
+	topUpKind    struct{}
 	disputeKind  struct{}
 	manualKind   struct{}
 	statedKind   struct{}
@@ -53,6 +54,7 @@ func (costsKind) prefix() string    { return "cdr" }
 func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
 func (alertKind) prefix() string    { return "alr" }
+func (topUpKind) prefix() string    { return "tup" }
 func (disputeKind) prefix() string  { return "dsp" }
 func (manualKind) prefix() string   { return "mjn" }
 func (statedKind) prefix() string   { return "stm" }
@@ -76,6 +78,7 @@ type (
 	QuarantineID = ID[keptKind]     // of usage that could not be priced
 	BacktestID   = ID[backtestKind]
 	AlertRuleID  = ID[alertKind]
+	TopUpID      = ID[topUpKind]
 	DisputeID    = ID[disputeKind]
 	JournalID    = ID[manualKind] // of a manual journal
 	StatementID  = ID[statedKind] // of a figure from outside

@@ -36,6 +36,7 @@ var Invariants = []Invariant{
 	{"no usage is counted ahead", "customers", sqlc.VerifyUsageMarks, idOf[credit.CustomerID]},
 	{"usage slices are what was consumed", "slices", sqlc.VerifySlices, idOf[credit.CustomerID]},
 	{"usage hours are the sums of slices", "hours", sqlc.VerifyHours, idOf[credit.CustomerID]},
+	{"top-ups are what they bought", "top-ups", sqlc.VerifyTopUps, idOf[credit.TopUpID]},
 	{"control accounts equal sub-ledgers", "accounts", sqlc.VerifyAccounts, func(s string) string { return s }},
 }
 

@@ -1,6 +1,6 @@
 -- Automatic top-ups. Whoever judges a customer's rules holds its usage mark. A rule is locked before its wallet's top-up.
 
--- name: SetTopUpRule :one
+-- name: SetTopUpRule :exec
 -- What it waits for stays, but for the monthly cap, which may be another one now; it is judged anew.
 INSERT INTO top_up_rules (wallet_id, customer_id, threshold, amount, price_minor, tax_minor, currency, expires_after_s, cooldown_s, timeout_s, monthly_count, monthly_minor)
 VALUES (@wallet_id, @customer_id, @threshold, @amount, @price_minor, @tax_minor, @currency, sqlc.narg('expires_after_s'), @cooldown_s, @timeout_s, @monthly_count,
@@ -8,25 +8,24 @@ VALUES (@wallet_id, @customer_id, @threshold, @amount, @price_minor, @tax_minor,
 ON CONFLICT (wallet_id) DO UPDATE SET threshold = excluded.threshold, amount = excluded.amount, price_minor = excluded.price_minor, tax_minor = excluded.tax_minor,
   currency = excluded.currency, expires_after_s = excluded.expires_after_s, cooldown_s = excluded.cooldown_s, timeout_s = excluded.timeout_s,
   monthly_count = excluded.monthly_count, monthly_minor = excluded.monthly_minor, updated_at = now(), look_at = now(),
-  wait = nullif(top_up_rules.wait, 'monthly_cap'), wait_until = CASE WHEN top_up_rules.wait <> 'monthly_cap' THEN top_up_rules.wait_until END
-RETURNING wallet_id;
+  wait = nullif(top_up_rules.wait, 'monthly_cap'), wait_until = CASE WHEN top_up_rules.wait <> 'monthly_cap' THEN top_up_rules.wait_until END;
 
 -- name: FindTopUpRule :one
 -- A rule with what its description needs beside it.
-SELECT r.*, w.unit, u.scale, EXISTS (SELECT FROM top_ups AS t WHERE t.wallet_id = r.wallet_id AND t.status IN ('requested', 'paid')) AS in_flight,
+SELECT sqlc.embed(r), w.unit, u.scale, EXISTS (SELECT FROM top_ups AS t WHERE t.wallet_id = r.wallet_id AND t.status IN ('requested', 'paid')) AS in_flight,
   clock_timestamp()::timestamptz AS read_at
 FROM top_up_rules AS r JOIN wallets AS w ON w.id = r.wallet_id JOIN units AS u ON u.code = w.unit
 WHERE r.wallet_id = @wallet_id;
 
 -- name: LockTopUpRule :one
-SELECT wait, failures, cooldown_s FROM top_up_rules WHERE wallet_id = @wallet_id FOR UPDATE;
+SELECT * FROM top_up_rules WHERE wallet_id = @wallet_id FOR UPDATE;
 
 -- name: DropTopUpRule :exec
 DELETE FROM top_up_rules WHERE wallet_id = @wallet_id;
 
 -- name: LockTopUpRules :many
 -- The rules of a customer, with what they are judged by besides credits.
-SELECT r.*, e.time_zone, clock_timestamp()::timestamptz AS read_at
+SELECT sqlc.embed(r), e.time_zone, clock_timestamp()::timestamptz AS read_at
 FROM top_up_rules AS r JOIN customers AS c ON c.id = r.customer_id JOIN legal_entities AS e ON e.code = c.entity
 WHERE r.customer_id = @customer_id ORDER BY r.wallet_id FOR UPDATE OF r;
 
@@ -72,7 +71,7 @@ UPDATE top_ups SET asked_at = x.at, times_out_at = x.at + make_interval(secs => 
 
 -- name: DecideTopUp :exec
 UPDATE top_ups SET status = @status, payment_ref = coalesce(sqlc.narg('payment_ref'), payment_ref), reason = sqlc.narg('reason'), retry = sqlc.narg('retry'),
-  decided_at = coalesce(decided_at, clock_timestamp()), ended_at = CASE WHEN @ended::boolean THEN clock_timestamp() END
+  decided_at = coalesce(decided_at, @at::timestamptz), ended_at = CASE WHEN @ended::boolean THEN @at::timestamptz END
 WHERE id = @id;
 
 -- name: EndTopUp :exec

@@ -69,8 +69,8 @@ func (q *Queries) AskForTopUp(ctx context.Context, id pgtype.UUID) error {
 
 const DecideTopUp = `-- name: DecideTopUp :exec
 UPDATE top_ups SET status = $1, payment_ref = coalesce($2, payment_ref), reason = $3, retry = $4,
-  decided_at = coalesce(decided_at, clock_timestamp()), ended_at = CASE WHEN $5::boolean THEN clock_timestamp() END
-WHERE id = $6
+  decided_at = coalesce(decided_at, $5::timestamptz), ended_at = CASE WHEN $6::boolean THEN $5::timestamptz END
+WHERE id = $7
 `
 
 type DecideTopUpParams struct {
@@ -78,6 +78,7 @@ type DecideTopUpParams struct {
 	PaymentRef pgtype.Text
 	Reason     pgtype.Text
 	Retry      pgtype.Bool
+	At         pgtype.Timestamptz
 	Ended      bool
 	ID         pgtype.UUID
 }
@@ -88,6 +89,7 @@ func (q *Queries) DecideTopUp(ctx context.Context, arg DecideTopUpParams) error 
 		arg.PaymentRef,
 		arg.Reason,
 		arg.Retry,
+		arg.At,
 		arg.Ended,
 		arg.ID,
 	)
@@ -167,34 +169,60 @@ WHERE r.wallet_id = $1
 `
 
 type FindTopUpRuleRow struct {
-	WalletID      pgtype.UUID
-	CustomerID    pgtype.UUID
-	Threshold     int64
-	Amount        int64
-	PriceMinor    int64
-	TaxMinor      int64
-	Currency      string
-	ExpiresAfterS pgtype.Int8
-	CooldownS     int64
-	TimeoutS      int64
-	MonthlyCount  int32
-	MonthlyMinor  pgtype.Int8
-	CreatedAt     pgtype.Timestamptz
-	UpdatedAt     pgtype.Timestamptz
-	Failures      int32
-	Wait          pgtype.Text
-	WaitUntil     pgtype.Timestamptz
-	LookAt        pgtype.Timestamptz
-	Unit          string
-	Scale         int16
-	InFlight      bool
-	ReadAt        pgtype.Timestamptz
+	TopUpRule TopUpRule
+	Unit      string
+	Scale     int16
+	InFlight  bool
+	ReadAt    pgtype.Timestamptz
 }
 
 // A rule with what its description needs beside it.
 func (q *Queries) FindTopUpRule(ctx context.Context, walletID pgtype.UUID) (FindTopUpRuleRow, error) {
 	row := q.db.QueryRow(ctx, FindTopUpRule, walletID)
 	var i FindTopUpRuleRow
+	err := row.Scan(
+		&i.TopUpRule.WalletID,
+		&i.TopUpRule.CustomerID,
+		&i.TopUpRule.Threshold,
+		&i.TopUpRule.Amount,
+		&i.TopUpRule.PriceMinor,
+		&i.TopUpRule.TaxMinor,
+		&i.TopUpRule.Currency,
+		&i.TopUpRule.ExpiresAfterS,
+		&i.TopUpRule.CooldownS,
+		&i.TopUpRule.TimeoutS,
+		&i.TopUpRule.MonthlyCount,
+		&i.TopUpRule.MonthlyMinor,
+		&i.TopUpRule.CreatedAt,
+		&i.TopUpRule.UpdatedAt,
+		&i.TopUpRule.Failures,
+		&i.TopUpRule.Wait,
+		&i.TopUpRule.WaitUntil,
+		&i.TopUpRule.LookAt,
+		&i.Unit,
+		&i.Scale,
+		&i.InFlight,
+		&i.ReadAt,
+	)
+	return i, err
+}
+
+const LockTopUp = `-- name: LockTopUp :exec
+SELECT FROM top_ups WHERE id = $1 FOR UPDATE
+`
+
+func (q *Queries) LockTopUp(ctx context.Context, id pgtype.UUID) error {
+	_, err := q.db.Exec(ctx, LockTopUp, id)
+	return err
+}
+
+const LockTopUpRule = `-- name: LockTopUpRule :one
+SELECT wallet_id, customer_id, threshold, amount, price_minor, tax_minor, currency, expires_after_s, cooldown_s, timeout_s, monthly_count, monthly_minor, created_at, updated_at, failures, wait, wait_until, look_at FROM top_up_rules WHERE wallet_id = $1 FOR UPDATE
+`
+
+func (q *Queries) LockTopUpRule(ctx context.Context, walletID pgtype.UUID) (TopUpRule, error) {
+	row := q.db.QueryRow(ctx, LockTopUpRule, walletID)
+	var i TopUpRule
 	err := row.Scan(
 		&i.WalletID,
 		&i.CustomerID,
@@ -214,37 +242,7 @@ func (q *Queries) FindTopUpRule(ctx context.Context, walletID pgtype.UUID) (Find
 		&i.Wait,
 		&i.WaitUntil,
 		&i.LookAt,
-		&i.Unit,
-		&i.Scale,
-		&i.InFlight,
-		&i.ReadAt,
 	)
-	return i, err
-}
-
-const LockTopUp = `-- name: LockTopUp :exec
-SELECT FROM top_ups WHERE id = $1 FOR UPDATE
-`
-
-func (q *Queries) LockTopUp(ctx context.Context, id pgtype.UUID) error {
-	_, err := q.db.Exec(ctx, LockTopUp, id)
-	return err
-}
-
-const LockTopUpRule = `-- name: LockTopUpRule :one
-SELECT wait, failures, cooldown_s FROM top_up_rules WHERE wallet_id = $1 FOR UPDATE
-`
-
-type LockTopUpRuleRow struct {
-	Wait      pgtype.Text
-	Failures  int32
-	CooldownS int64
-}
-
-func (q *Queries) LockTopUpRule(ctx context.Context, walletID pgtype.UUID) (LockTopUpRuleRow, error) {
-	row := q.db.QueryRow(ctx, LockTopUpRule, walletID)
-	var i LockTopUpRuleRow
-	err := row.Scan(&i.Wait, &i.Failures, &i.CooldownS)
 	return i, err
 }
 
@@ -255,26 +253,9 @@ WHERE r.customer_id = $1 ORDER BY r.wallet_id FOR UPDATE OF r
 `
 
 type LockTopUpRulesRow struct {
-	WalletID      pgtype.UUID
-	CustomerID    pgtype.UUID
-	Threshold     int64
-	Amount        int64
-	PriceMinor    int64
-	TaxMinor      int64
-	Currency      string
-	ExpiresAfterS pgtype.Int8
-	CooldownS     int64
-	TimeoutS      int64
-	MonthlyCount  int32
-	MonthlyMinor  pgtype.Int8
-	CreatedAt     pgtype.Timestamptz
-	UpdatedAt     pgtype.Timestamptz
-	Failures      int32
-	Wait          pgtype.Text
-	WaitUntil     pgtype.Timestamptz
-	LookAt        pgtype.Timestamptz
-	TimeZone      string
-	ReadAt        pgtype.Timestamptz
+	TopUpRule TopUpRule
+	TimeZone  string
+	ReadAt    pgtype.Timestamptz
 }
 
 // The rules of a customer, with what they are judged by besides credits.
@@ -288,24 +269,24 @@ func (q *Queries) LockTopUpRules(ctx context.Context, customerID pgtype.UUID) ([
 	for rows.Next() {
 		var i LockTopUpRulesRow
 		if err := rows.Scan(
-			&i.WalletID,
-			&i.CustomerID,
-			&i.Threshold,
-			&i.Amount,
-			&i.PriceMinor,
-			&i.TaxMinor,
-			&i.Currency,
-			&i.ExpiresAfterS,
-			&i.CooldownS,
-			&i.TimeoutS,
-			&i.MonthlyCount,
-			&i.MonthlyMinor,
-			&i.CreatedAt,
-			&i.UpdatedAt,
-			&i.Failures,
-			&i.Wait,
-			&i.WaitUntil,
-			&i.LookAt,
+			&i.TopUpRule.WalletID,
+			&i.TopUpRule.CustomerID,
+			&i.TopUpRule.Threshold,
+			&i.TopUpRule.Amount,
+			&i.TopUpRule.PriceMinor,
+			&i.TopUpRule.TaxMinor,
+			&i.TopUpRule.Currency,
+			&i.TopUpRule.ExpiresAfterS,
+			&i.TopUpRule.CooldownS,
+			&i.TopUpRule.TimeoutS,
+			&i.TopUpRule.MonthlyCount,
+			&i.TopUpRule.MonthlyMinor,
+			&i.TopUpRule.CreatedAt,
+			&i.TopUpRule.UpdatedAt,
+			&i.TopUpRule.Failures,
+			&i.TopUpRule.Wait,
+			&i.TopUpRule.WaitUntil,
+			&i.TopUpRule.LookAt,
 			&i.TimeZone,
 			&i.ReadAt,
 		); err != nil {
@@ -396,7 +377,7 @@ func (q *Queries) PageTopUps(ctx context.Context, arg PageTopUpsParams) ([]PageT
 	return items, nil
 }
 
-const SetTopUpRule = `-- name: SetTopUpRule :one
+const SetTopUpRule = `-- name: SetTopUpRule :exec
 
 INSERT INTO top_up_rules (wallet_id, customer_id, threshold, amount, price_minor, tax_minor, currency, expires_after_s, cooldown_s, timeout_s, monthly_count, monthly_minor)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
@@ -405,7 +386,6 @@ ON CONFLICT (wallet_id) DO UPDATE SET threshold = excluded.threshold, amount = e
   currency = excluded.currency, expires_after_s = excluded.expires_after_s, cooldown_s = excluded.cooldown_s, timeout_s = excluded.timeout_s,
   monthly_count = excluded.monthly_count, monthly_minor = excluded.monthly_minor, updated_at = now(), look_at = now(),
   wait = nullif(top_up_rules.wait, 'monthly_cap'), wait_until = CASE WHEN top_up_rules.wait <> 'monthly_cap' THEN top_up_rules.wait_until END
-RETURNING wallet_id
 `
 
 type SetTopUpRuleParams struct {
@@ -425,8 +405,8 @@ type SetTopUpRuleParams struct {
 
 // Automatic top-ups. Whoever judges a customer's rules holds its usage mark. A rule is locked before its wallet's top-up.
 // What it waits for stays, but for the monthly cap, which may be another one now; it is judged anew.
-func (q *Queries) SetTopUpRule(ctx context.Context, arg SetTopUpRuleParams) (pgtype.UUID, error) {
-	row := q.db.QueryRow(ctx, SetTopUpRule,
+func (q *Queries) SetTopUpRule(ctx context.Context, arg SetTopUpRuleParams) error {
+	_, err := q.db.Exec(ctx, SetTopUpRule,
 		arg.WalletID,
 		arg.CustomerID,
 		arg.Threshold,
@@ -440,9 +420,7 @@ func (q *Queries) SetTopUpRule(ctx context.Context, arg SetTopUpRuleParams) (pgt
 		arg.MonthlyCount,
 		arg.MonthlyMinor,
 	)
-	var wallet_id pgtype.UUID
-	err := row.Scan(&wallet_id)
-	return wallet_id, err
+	return err
 }
 
 const SetTopUpWait = `-- name: SetTopUpWait :exec
