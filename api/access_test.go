@@ -41,7 +41,8 @@ func TestRolesAreAsIntended(t *testing.T) {
 	}
 	for role, want := range map[roles][]string{
 		product: {"POST /v1/consume", "POST /v1/consume/batch", "POST /v1/quote", "POST /v1/holds", "POST /v1/holds/:hold/extend",
-			"POST /v1/holds/:hold/capture", "POST /v1/holds/:hold/release", "POST /v1/events", "POST /api/v1/events"},
+			"POST /v1/holds/:hold/capture", "POST /v1/holds/:hold/release", "POST /v1/events", "POST /api/v1/events",
+			"POST /v1/topups/:topup/succeeded", "POST /v1/topups/:topup/failed"},
 		support: {"POST /v1/alert_rules", "PATCH /v1/alert_rules/:alert_rule", "DELETE /v1/alert_rules/:alert_rule", "POST /v1/customers",
 			"PATCH /v1/customers/:customer", "POST /v1/customers/:customer/members", "POST /v1/wallets", "PATCH /v1/wallets/:wallet", "POST /v1/grants",
 			"POST /v1/grants/:grant/issue", "POST /v1/grants/:grant/extend", "POST /v1/grants/:grant/void", "POST /v1/grants/:grant/freeze",
@@ -49,7 +50,9 @@ func TestRolesAreAsIntended(t *testing.T) {
 			"POST /v1/holds/:hold/release", "POST /v1/customers/:customer/rate_card_assignments",
 			"POST /v1/customers/:customer/rate_card_assignments/:assignment/end", "POST /v1/quarantined_usage/retry",
 			"POST /v1/quarantined_usage/:quarantined/retry", "POST /v1/grants/:grant/decrement", "POST /v1/transfers",
-			"POST /v1/operations/:customer/:ver/corrections", "POST /v1/disputes"},
+			"POST /v1/operations/:customer/:ver/corrections", "POST /v1/disputes",
+			"PUT /v1/wallets/:wallet/top_up", "DELETE /v1/wallets/:wallet/top_up", "POST /v1/wallets/:wallet/top_up/resume",
+			"POST /v1/topups/:topup/succeeded", "POST /v1/topups/:topup/failed"},
 		finance: {"PATCH /v1/customers/:customer", "POST /v1/grants/:grant/refunds/preview", "POST /v1/units", "POST /v1/legal_entities",
 			"POST /v1/rate_cards", "POST /v1/rate_cards/:rate_card/versions", "POST /v1/finance/recognise",
 			"POST /v1/rate_cards/:rate_card/versions/:version/withdraw", "POST /v1/rate_cards/:rate_card/drafts",

@@ -72,5 +72,7 @@ var Types = []string{
 	"grant.issued", "grant.refunded", "grant.reopened", "grant.transferred", "grant.unfrozen", "grant.voided", "hold.captured", "hold.created",
 	"hold.expired", "hold.extended", "hold.released", "member.created", "notification.customer.frozen", "notification.grant.expiring",
 	"notification.period.awaiting_approval", "notification.webhook_endpoint.disabled", "operation.corrected", "period.closed", "period.reopened",
-	"period.soft_closed", "refund.created", "refund.settled", "wallet.created", "wallet.updated", "webhook_endpoint.disabled", "webhook_endpoint.test",
+	"period.soft_closed", "refund.created", "refund.settled",
+	"topup.expired", "topup.failed", "topup.paused", "topup.requested", "topup.succeeded", "wallet.created", "wallet.updated",
+	"webhook_endpoint.disabled", "webhook_endpoint.test",
 }

@@ -13,7 +13,7 @@ import (
 // Task queues.
 const (
 	GrantsQueue  = "grants"  // GrantLifecycle
-	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose
+	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose, TopUp
 )
 
 // RegisterGrants registers the workflows of [GrantsQueue].
@@ -27,6 +27,7 @@ func RegisterFinance(r worker.WorkflowRegistry) {
 	r.RegisterWorkflow(RecognitionRun)
 	r.RegisterWorkflow(Backtest)
 	r.RegisterWorkflow(PeriodClose)
+	r.RegisterWorkflow(TopUp)
 }
 
 // SearchAttributes are what the namespace must know, by name with their type.
