@@ -76,7 +76,7 @@ func topUpPrice(m credit.Money, tax int64) TopUpPrice {
 }
 
 // Document describes the top-up.
-func (t *TopUpRow) Document() *TopUpDocument {
+func (t TopUpRow) Document() *TopUpDocument {
 	d := &TopUpDocument{ID: t.ID, CustomerID: t.Customer, WalletID: t.Wallet, GrantID: t.Grant, Status: t.Status, Unit: t.Unit, Amount: t.Amount.Format(t.Scale),
 		Price: topUpPrice(t.Price, t.Tax), GrantExpiresAt: instantOrNull(t.GrantExpiresAt), Threshold: t.Threshold.Format(t.Scale), Available: t.Available.Format(t.Scale),
 		Attempt: t.Attempt, RequestedAt: t.RequestedAt.Format(instantLayout), TimesOutAt: instantOrNull(t.TimesOutAt), PaymentRef: textOrNull(t.PaymentRef),
@@ -88,7 +88,7 @@ func (t *TopUpRow) Document() *TopUpDocument {
 }
 
 // State is how a rule stands: in_flight, one of the waits that lasts, paused until it is resumed, or ready.
-func (r *TopUpRuleRow) State() string {
+func (r TopUpRuleRow) State() string {
 	switch {
 	case r.InFlight:
 		return "in_flight"
@@ -101,7 +101,7 @@ func (r *TopUpRuleRow) State() string {
 }
 
 // Document describes the rule.
-func (r *TopUpRuleRow) Document() *TopUpRuleDocument {
+func (r TopUpRuleRow) Document() *TopUpRuleDocument {
 	d := &TopUpRuleDocument{WalletID: r.Wallet, CustomerID: r.Customer, Unit: r.Unit, Threshold: r.Threshold.Format(r.Scale), Amount: r.Amount.Format(r.Scale),
 		Price: topUpPrice(r.Price, r.Tax), CooldownSeconds: int64(r.Cooldown / time.Second), TimeoutSeconds: int64(r.Timeout / time.Second), MonthlyCount: r.MonthlyCount,
 		State: r.State(), Failures: r.Failures, CreatedAt: r.CreatedAt.Format(instantLayout), UpdatedAt: r.UpdatedAt.Format(instantLayout)}
