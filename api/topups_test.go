@@ -19,8 +19,8 @@ func TestTopUpRules(t *testing.T) {
 	price := object{"amount": "10.00", "tax": "0.80", "currency": "USD"}
 	r := request{role: "support", method: "PUT", path: path, key: "rule", body: object{"threshold": "100", "amount": "1000", "price": price}}
 	rule := w.send(t, r).want(t, 200).object(t)
-	for name, want := range object{"threshold": "100", "amount": "1000", "cooldown_seconds": 3600.0, "timeout_seconds": 86400.0, "monthly_count": 10.0, "monthly_money": nil,
-		"expires_after_seconds": nil, "state": "ready", "until": nil, "failures": 0.0, "unit": "CRD", "wallet_id": w.wallet} {
+	for name, want := range (object{"threshold": "100", "amount": "1000", "cooldown_seconds": 3600.0, "timeout_seconds": 86400.0, "monthly_count": 10.0, "monthly_money": nil,
+		"expires_after_seconds": nil, "state": "ready", "until": nil, "failures": 0.0, "unit": "CRD", "wallet_id": w.wallet}) {
 		if rule[name] != want {
 			t.Errorf("%s is %v, want %v", name, rule[name], want)
 		}
@@ -32,8 +32,8 @@ func TestTopUpRules(t *testing.T) {
 		"timeout_seconds": 3600, "monthly_count": 3, "monthly_money": "45.00"}
 	w.admin(t, "PUT", path, full).want(t, 200)
 	one := w.send(t, request{role: "product", method: "GET", path: path}).want(t, 200).object(t)
-	for name, want := range object{"threshold": "50.5", "amount": "2000", "cooldown_seconds": 0.0, "timeout_seconds": 3600.0, "monthly_count": 3.0, "monthly_money": "45.00",
-		"expires_after_seconds": 31536000.0} {
+	for name, want := range (object{"threshold": "50.5", "amount": "2000", "cooldown_seconds": 0.0, "timeout_seconds": 3600.0, "monthly_count": 3.0, "monthly_money": "45.00",
+		"expires_after_seconds": 31536000.0}) {
 		if one[name] != want {
 			t.Errorf("%s is %v, want %v", name, one[name], want)
 		}
