@@ -52,7 +52,7 @@ func TestTopUpRules(t *testing.T) {
 	for _, body := range []object{
 		with("threshold", nil), with("amount", nil), with("price", nil), with("threshold", "x"), with("price", object{"amount": "10.00"}),
 		with("price", object{"amount": "10.00", "currency": "EUR"}), with("price", object{"amount": "0", "currency": "USD"}),
-		with("price", object{"amount": "10.00", "currency": "USD", "fx_rate": "1.1"}), with("expires_after_seconds", 86400), with("expires_after_seconds", 1 << 40),
+		with("price", object{"amount": "10.00", "currency": "USD", "fx_rate": "1.1"}), with("expires_after_seconds", 86400), with("expires_after_seconds", 1<<40),
 		with("cooldown_seconds", -1), with("timeout_seconds", 59), with("monthly_count", 0), with("monthly_money", "10.79"), with("monthly_money", "0"), with("wallet", "x"),
 	} {
 		w.admin(t, "PUT", path, body).problem(t, 400, credit.InvalidRequest)

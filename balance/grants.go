@@ -321,11 +321,14 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.Status != credit.StatusPending && (g.Status != credit.StatusOpen || o.OnlyPending) || g.Held > 0 || g.PastExpiry(d.c.at) && g.Status == credit.StatusOpen && !g.Frozen {
+	if g.Status != credit.StatusPending && g.Status != credit.StatusOpen || g.Held > 0 || g.PastExpiry(d.c.at) && g.Status == credit.StatusOpen && !g.Frozen {
 		return nil, stateRefusal(g, d.c.at, "voided")
 	}
 	if err := d.undisputed(g); err != nil {
 		return nil, err
+	}
+	if o.OnlyPending && g.Status != credit.StatusPending {
+		return nil, stateRefusal(g, d.c.at, "voided, but while its payment is awaited")
 	}
 	left := g.Available
 	refunded, err := d.refunded(g)
