@@ -328,7 +328,7 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 		return nil, err
 	}
 	if o.OnlyPending && g.Status != credit.StatusPending {
-		return nil, stateRefusal(g, d.c.at, "voided, but while its payment is awaited")
+		return nil, stateRefusal(g, d.c.at, "voided as one whose payment is awaited")
 	}
 	left := g.Available
 	refunded, err := d.refunded(g)
