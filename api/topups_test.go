@@ -50,7 +50,7 @@ func TestTopUpRules(t *testing.T) {
 		return o
 	}
 	for _, body := range []object{
-		with("threshold", nil), with("amount", nil), with("price", nil), with("threshold", "x"), with("price", object{"amount": "10.00"}),
+		with("threshold", nil), with("amount", nil), with("price", nil), with("threshold", 5), with("price", object{"amount": "10.00"}),
 		with("price", object{"amount": "10.00", "currency": "EUR"}), with("price", object{"amount": "0", "currency": "USD"}),
 		with("price", object{"amount": "10.00", "currency": "USD", "fx_rate": "1.1"}), with("expires_after_seconds", 86400), with("expires_after_seconds", 1<<40),
 		with("cooldown_seconds", -1), with("timeout_seconds", 59), with("monthly_count", 0), with("monthly_money", "10.79"), with("monthly_money", "0"), with("wallet", "x"),
@@ -58,7 +58,9 @@ func TestTopUpRules(t *testing.T) {
 		w.admin(t, "PUT", path, body).problem(t, 400, credit.InvalidRequest)
 	}
 	for _, name := range []string{"threshold", "amount"} {
-		w.admin(t, "PUT", path, with(name, "0")).problem(t, 400, credit.InvalidAmount)
+		for _, bad := range []string{"0", "x", "-1", "0.0000001"} {
+			w.admin(t, "PUT", path, with(name, bad)).problem(t, 400, credit.InvalidAmount)
+		}
 	}
 	w.admin(t, "PUT", "/v1/wallets/"+credit.NewID[credit.WalletID]().String()+"/top_up", with("", "")).problem(t, 400, credit.InvalidRequest)
 	w.admin(t, "PUT", "/v1/wallets/"+credit.NewID[credit.WalletID]().String()+"/top_up", object{"threshold": "1", "amount": "1", "price": price}).problem(t, 404, credit.WalletNotFound)
