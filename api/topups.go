@@ -138,7 +138,8 @@ func (s *Server) changeTopUpRule(ctx context.Context, c *call, action string, ch
 		if err != nil {
 			return db.Outcome{}, err
 		}
-		return changed(id.String(), row.Document(), nil)
+		doc := row.Document()
+		return changed(id.String(), doc, doc)
 	})
 }
 

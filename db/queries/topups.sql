@@ -86,9 +86,9 @@ SELECT id FROM top_ups WHERE ended_at IS NULL AND requested_at < @begun_before A
 SELECT DISTINCT customer_id FROM top_up_rules WHERE look_at <= now() AND customer_id > @after ORDER BY customer_id LIMIT @n;
 
 -- name: VerifyTopUps :many
--- What succeeded has its credits and was paid by what it says, what failed or expired has no open grant that nobody issued, and one wallet has one under way.
+-- What succeeded has its credits, what is at its end has left no purchase pending, and every purchase is what was to be bought.
 SELECT t.id::text AS subject,
-  CASE WHEN g.id IS NULL AND t.status IN ('paid', 'succeeded') AND t.ended_at IS NOT NULL THEN 'has no grant'
+  CASE WHEN t.status = 'succeeded' AND g.id IS NULL THEN 'has no grant'
     WHEN t.status = 'succeeded' AND (g.issued_at IS NULL OR g.status = 'pending') THEN 'has not issued its grant'
     WHEN t.ended_at IS NOT NULL AND g.status = 'pending' THEN 'has left its grant pending'
     WHEN g.id IS NOT NULL AND (g.wallet_id, g.amount, g.price_minor, g.tax_minor) <> (t.wallet_id, t.amount, t.price_minor, t.tax_minor) THEN 'has another grant than it bought'

@@ -529,7 +529,7 @@ func (q *Queries) TopUpsToEnd(ctx context.Context, begunBefore pgtype.Timestampt
 
 const VerifyTopUps = `-- name: VerifyTopUps :many
 SELECT t.id::text AS subject,
-  CASE WHEN g.id IS NULL AND t.status IN ('paid', 'succeeded') AND t.ended_at IS NOT NULL THEN 'has no grant'
+  CASE WHEN t.status = 'succeeded' AND g.id IS NULL THEN 'has no grant'
     WHEN t.status = 'succeeded' AND (g.issued_at IS NULL OR g.status = 'pending') THEN 'has not issued its grant'
     WHEN t.ended_at IS NOT NULL AND g.status = 'pending' THEN 'has left its grant pending'
     WHEN g.id IS NOT NULL AND (g.wallet_id, g.amount, g.price_minor, g.tax_minor) <> (t.wallet_id, t.amount, t.price_minor, t.tax_minor) THEN 'has another grant than it bought'
@@ -542,7 +542,7 @@ type VerifyTopUpsRow struct {
 	Detail  interface{}
 }
 
-// What succeeded has its credits and was paid by what it says, what failed or expired has no open grant that nobody issued, and one wallet has one under way.
+// What succeeded has its credits, what is at its end has left no purchase pending, and every purchase is what was to be bought.
 func (q *Queries) VerifyTopUps(ctx context.Context) ([]VerifyTopUpsRow, error) {
 	rows, err := q.db.Query(ctx, VerifyTopUps)
 	if err != nil {
