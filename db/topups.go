@@ -324,7 +324,7 @@ func lockTopUp(ctx context.Context, q *sqlc.Queries, id credit.TopUpID) (*topUpC
 }
 
 // decide writes an outcome down; ended says that nothing is left to do.
-func (c *topUpChange) decide(ctx context.Context, status string, ref, reason string, retry, ended bool) error {
+func (c *topUpChange) decide(ctx context.Context, status, ref, reason string, retry, ended bool) error {
 	p := sqlc.DecideTopUpParams{Status: status, PaymentRef: textOf(ref), Reason: textOf(reason), Ended: ended, At: timeOf(c.t.ReadAt), ID: uuidOf(c.t.ID)}
 	if status == TopUpFailed {
 		p.Retry = pgtype.Bool{Bool: retry, Valid: true}
