@@ -258,6 +258,9 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	for _, kind := range []string{"alert.fired", "alert.recovered", "alert.team.fired", "alert.team.recovered"} { // the worker writes them: see [TestAlertsThatAreOn]
 		known[kind] = true
 	}
+	for _, kind := range []string{"topup.requested", "topup.succeeded", "topup.failed", "topup.expired", "topup.paused"} { // see [TestTopUpOutcomes]
+		known[kind] = true
+	}
 	for _, kind := range webhook.Types {
 		if !known[kind] {
 			t.Errorf("%s did not happen", kind)

@@ -83,6 +83,8 @@ var kinds = map[credit.Code]kind{
 	credit.DimensionConflict:   {409, "The dimensions contradict the response", "Leave out what the provider's response says itself, or correct it."},
 	credit.NotCorrectable:      {409, "The operation cannot be corrected so", "correctable says how much of it can still be given back; the detail says what stands in the way."},
 	credit.DisputeState:        {409, "The payment dispute does not admit this", "state says how the dispute stands; a person has to look into what contradicts it."},
+	credit.TopUpNotFound:       {404, "There is no such top-up, or rule for top-ups", "Check the id of the top-up or of the wallet."},
+	credit.TopUpState:          {409, "The top-up does not admit this", "state says how it stands. A payment that came too late, or twice, is to be given back."},
 	credit.QuarantineState:     {409, "The quarantined usage does not wait any more", "state says what became of it."},
 	credit.TooLarge:            {413, "The request body is too large", "Send less; split a batch."},
 	credit.UnsupportedMedia:    {415, "The content type is not supported", "Send application/json, or the type that the operation names, in UTF-8 and not compressed."},

@@ -68,6 +68,15 @@ func (s *Server) table() []route {
 		{Method: remove, Path: "/v1/alert_rules/:alert_rule", Roles: support | ops, handle: s.endAlertRule, timeout: look},
 		{Method: get, Path: "/v1/alerts", Roles: anyRole, handle: s.listAlerts, timeout: look},
 
+		{Method: put, Path: "/v1/wallets/:wallet/top_up", Roles: support, handle: s.setTopUpRule, timeout: look},
+		{Method: get, Path: "/v1/wallets/:wallet/top_up", Roles: anyRole, handle: s.getTopUpRule, timeout: look},
+		{Method: remove, Path: "/v1/wallets/:wallet/top_up", Roles: support, handle: s.dropTopUpRule, timeout: look},
+		{Method: post, Path: "/v1/wallets/:wallet/top_up/resume", Roles: support, handle: s.resumeTopUps, timeout: look},
+		{Method: get, Path: "/v1/topups", Roles: anyRole, handle: s.listTopUps, timeout: look},
+		{Method: get, Path: "/v1/topups/:topup", Roles: anyRole, handle: s.getTopUp, timeout: look},
+		{Method: post, Path: "/v1/topups/:topup/succeeded", Roles: product | support, handle: s.succeedTopUp, timeout: look},
+		{Method: post, Path: "/v1/topups/:topup/failed", Roles: product | support, handle: s.failTopUp, timeout: look},
+
 		{Method: post, Path: "/v1/grants", Roles: support, handle: s.createGrant, timeout: look},
 		{Method: get, Path: "/v1/grants", Roles: anyRole, handle: s.listGrants, timeout: look},
 		{Method: get, Path: "/v1/grants/:grant", Roles: anyRole, handle: s.getGrant, timeout: look},

@@ -394,6 +394,9 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	if err := d.undisputed(g); err != nil {
 		return nil, err
 	}
+	if o.OnlyPending && g.Status != credit.StatusPending {
+		return nil, stateRefusal(g, d.c.at, "voided as one whose payment is awaited")
+	}
 	owed, err := d.owedForVoid(g)
 	if err != nil {
 		return nil, err

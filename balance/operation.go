@@ -199,8 +199,9 @@ type RefundGrant struct {
 // the part taken away is owed back, as after a refund. The receipt is the JSON of a [GrantDocument], as for the three below.
 type VoidGrant struct {
 	Header
-	Grant  credit.GrantID
-	Reason string
+	Grant       credit.GrantID
+	Reason      string
+	OnlyPending bool // one that was issued is refused with grant_state
 }
 
 // DecrementGrant takes available credits away for good, as if they had been used: what they cost is earned. Units 0 is all that is available. The receipt

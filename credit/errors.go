@@ -58,6 +58,8 @@ const (
 	NotRefundable       Code = "not_refundable"
 	NotCorrectable      Code = "not_correctable" // not, or not as much, of an operation can be undone
 	DisputeState        Code = "dispute_state"   // a dispute, or what is known about it, does not admit this
+	TopUpNotFound       Code = "topup_not_found"
+	TopUpState          Code = "topup_state" // the automatic top-up, or its rule, does not admit this
 	CustomerFrozen      Code = "customer_frozen"
 	PeriodClosed        Code = "period_closed"
 	PeriodOrder         Code = "period_order"    // another period comes first

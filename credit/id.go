@@ -32,6 +32,7 @@ type (
 	backtestKind struct{}
 	backfillKind struct{}
 	alertKind    struct{}
+	topUpKind    struct{}
 	disputeKind  struct{}
 	manualKind   struct{}
 	statedKind   struct{}
@@ -58,6 +59,7 @@ func (keptKind) prefix() string     { return "qtn" }
 func (backtestKind) prefix() string { return "bkt" }
 func (backfillKind) prefix() string { return "bfl" }
 func (alertKind) prefix() string    { return "alr" }
+func (topUpKind) prefix() string    { return "tup" }
 func (disputeKind) prefix() string  { return "dsp" }
 func (manualKind) prefix() string   { return "mjn" }
 func (statedKind) prefix() string   { return "stm" }
@@ -85,6 +87,7 @@ type (
 	BacktestID   = ID[backtestKind]
 	BackfillID   = ID[backfillKind]
 	AlertRuleID  = ID[alertKind]
+	TopUpID      = ID[topUpKind]
 	DisputeID    = ID[disputeKind]
 	JournalID    = ID[manualKind] // of a manual journal
 	StatementID  = ID[statedKind] // of a figure from outside

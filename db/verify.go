@@ -40,6 +40,7 @@ var Invariants = []Invariant{
 	{"usage slices are what was consumed", "slices", sqlc.VerifySlices, idOf[credit.CustomerID]},
 	{"compute costs are what the receipts say", "costs", sqlc.VerifyCosts, idOf[credit.CustomerID]},
 	{"usage hours are the sums of slices", "hours", sqlc.VerifyHours, idOf[credit.CustomerID]},
+	{"top-ups are what they bought", "top-ups", sqlc.VerifyTopUps, idOf[credit.TopUpID]},
 	{"control accounts equal sub-ledgers", "accounts", sqlc.VerifyAccounts, func(s string) string { return s }},
 }
 

@@ -78,6 +78,10 @@ func newBooks(t *testing.T) *books {
 	}
 	c.Use(on(1, 11), b.g, 5, nil) // not posted yet
 	b.Customer(dbtest.Entity)     // never did anything
+	b.Exec(`INSERT INTO top_ups (id, wallet_id, customer_id, grant_id, status, threshold, available, amount, price_minor, tax_minor, currency, attempt, month, timeout_s,
+		requested_at, payment_ref, decided_at, ended_at)
+		SELECT gen_random_uuid(), wallet_id, customer_id, id, 'succeeded', 10, 0, amount, price_minor, tax_minor, price_currency, 1, '2026-01', 60, created_at, 'pay', created_at,
+			created_at FROM grants WHERE id = ` + hex(b.g.ID))
 	return b
 }
 
@@ -118,6 +122,7 @@ func TestPlantedBreaks(t *testing.T) {
 		operations, keys, refunds             = "operations move what they say", "keys answer with their own operation", "refunds are of what was taken back"
 		corrections, transfers                = "corrections are of what was consumed", "transfers arrive"
 		ahead, subLedger, accounts            = "nothing is posted ahead", "sub-ledger is what was posted", "control accounts equal sub-ledgers"
+		topUps                                = "top-ups are what they bought"
 		uncounted, sliced, hours              = "no usage is counted ahead", "usage slices are what was consumed", "usage hours are the sums of slices"
 		costs                                 = "compute costs are what the receipts say"
 	)
@@ -176,6 +181,11 @@ func TestPlantedBreaks(t *testing.T) {
 			[]string{corrections}, nothing, "61 were given back of 60"},
 		{"a transfer that comes from nowhere", "UPDATE grants SET from_grant = NULL, from_ver = NULL WHERE from_grant IS NOT NULL", []string{transfers}, nothing, "other grants have 0 of them"},
 		{"a dispute that was won and not posted", "UPDATE disputes SET status = 'won', ended_ver = opened_ver, ended_at = opened_at", []string{accounts}, nothing, "acme 1130 the sub-ledger is"},
+		{"a top-up without its credits", "UPDATE top_ups SET grant_id = gen_random_uuid()", []string{topUps}, nothing, "has no grant"},
+		{"a top-up whose credits were not issued", "UPDATE top_ups SET grant_id = (SELECT id FROM grants WHERE status = 'pending')", []string{topUps}, nothing, "has not issued its grant"},
+		{"a failed top-up that left its purchase pending", `UPDATE top_ups SET status = 'failed', reason = 'x', retry = false,
+			grant_id = (SELECT id FROM grants WHERE status = 'pending')`, []string{topUps}, nothing, "has left its grant pending"},
+		{"a top-up of other credits", "UPDATE top_ups SET amount = amount + 1", []string{topUps}, nothing, "has another grant than it bought"},
 		{"posted ahead", "UPDATE recognition_marks SET ver = 9999 WHERE customer_id = $2", []string{ahead, subLedger}, customer, "up to operation 9999"},
 		{"counted ahead", "UPDATE usage_marks SET ver = 9999 WHERE customer_id = $2", []string{uncounted, sliced}, customer, "up to operation 9999"},
 		{"a slice changed", "UPDATE usage_slices SET consumed = consumed + 1 WHERE customer_id = $2 AND model = 'small'",

@@ -67,12 +67,12 @@ func Describe(e db.EndpointRow) EndpointDocument {
 
 // Types are the types of events, in order.
 var Types = []string{
-	"alert.fired", "alert.recovered", "alert.team.fired", "alert.team.recovered", "backfill.applied", "backfill.withdrawn",
-	"customer.created", "customer.updated", "dispute.lost",
-	"dispute.opened", "dispute.won", "grant.created", "grant.decremented", "grant.depleted", "grant.expired", "grant.extended", "grant.frozen",
-	"grant.issued", "grant.refunded", "grant.reopened", "grant.transferred", "grant.unfrozen", "grant.voided", "hold.captured", "hold.created",
-	"hold.expired", "hold.extended", "hold.released", "limit.created", "limit.ended", "limit.reached", "limit.updated", "limit.warning",
-	"member.created", "member.updated", "notification.customer.frozen", "notification.grant.expiring", "notification.period.awaiting_approval",
-	"notification.webhook_endpoint.disabled", "operation.corrected", "period.closed", "period.reopened", "period.soft_closed", "refund.created",
-	"refund.settled", "wallet.created", "wallet.updated", "webhook_endpoint.disabled", "webhook_endpoint.test",
+	"alert.fired", "alert.recovered", "alert.team.fired", "alert.team.recovered", "backfill.applied", "backfill.withdrawn", "customer.created",
+	"customer.updated", "dispute.lost", "dispute.opened", "dispute.won", "grant.created", "grant.decremented", "grant.depleted", "grant.expired",
+	"grant.extended", "grant.frozen", "grant.issued", "grant.refunded", "grant.reopened", "grant.transferred", "grant.unfrozen", "grant.voided",
+	"hold.captured", "hold.created", "hold.expired", "hold.extended", "hold.released", "limit.created", "limit.ended", "limit.reached", "limit.updated",
+	"limit.warning", "member.created", "member.updated", "notification.customer.frozen", "notification.grant.expiring",
+	"notification.period.awaiting_approval", "notification.webhook_endpoint.disabled", "operation.corrected", "period.closed", "period.reopened",
+	"period.soft_closed", "refund.created", "refund.settled", "topup.expired", "topup.failed", "topup.paused", "topup.requested", "topup.succeeded",
+	"wallet.created", "wallet.updated", "webhook_endpoint.disabled", "webhook_endpoint.test",
 }

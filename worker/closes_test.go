@@ -235,6 +235,28 @@ func TestALostCloseIsRestored(t *testing.T) {
 	c.ended(c.id, &r)
 }
 
+// die has a worker killed right after an activity has done its work.
+func (s *site) die(after string) {
+	t := s.t
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestAWorkerIsKilled$")
+	cmd.Env = append(os.Environ(), envKilled+"="+s.URL, envPrefix+"="+s.cfg.Prefix, envDieAfter+"="+after)
+	done := make(chan error, 1)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
+			t.Fatalf("after %s: %v", after, err)
+		}
+	case <-time.After(time.Minute):
+		_ = cmd.Process.Kill()
+		t.Fatalf("%s did not come about", after)
+	}
+}
+
 // A worker that is killed right after any step, before anybody hears of it, changes nothing of what comes out: the same pack, and nothing booked twice.
 func TestCloseSurvivesEveryKill(t *testing.T) {
 	if testing.Short() {
@@ -242,31 +264,12 @@ func TestCloseSurvivesEveryKill(t *testing.T) {
 	}
 	c := newCloser(t)
 	c.start()
-	die := func(after string) {
-		t.Helper()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestAWorkerIsKilled$")
-		cmd.Env = append(os.Environ(), envKilled+"="+c.URL, envPrefix+"="+c.cfg.Prefix, envDieAfter+"="+after)
-		done := make(chan error, 1)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		go func() { done <- cmd.Wait() }()
-		select {
-		case err := <-done:
-			if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
-				t.Fatalf("after %s: %v", after, err)
-			}
-		case <-time.After(time.Minute):
-			_ = cmd.Process.Kill()
-			t.Fatalf("%s did not come about", after)
-		}
-	}
 	for _, step := range []string{db.StepCutOff, db.StepExpiries, db.StepOverage, db.StepCostAccrual, db.StepManualJournals, db.StepReconciliations,
 		db.StepReports} {
-		die("RunCloseStep/" + step)
+		c.die("RunCloseStep/" + step)
 	}
-	die("ReviewClose")
-	die("MakeClosePack")
+	c.die("ReviewClose")
+	c.die("MakeClosePack")
 	hash := c.inReview()
 	stop := c.run()
 	c.reject() // and once without being killed
@@ -276,7 +279,7 @@ func TestCloseSurvivesEveryKill(t *testing.T) {
 		t.Errorf("killed %s, undisturbed %s", hash, again)
 	}
 	c.approve()
-	die("LockPeriod")
+	c.die("LockPeriod")
 	c.run()
 	var r workflows.CloseResult
 	if c.ended(c.id, &r); r.PackHash != hash {

@@ -42,6 +42,8 @@ func (w *worker) topics() []*topic {
 		{w: w, name: "backtest.start", batch: 10, begin: w.startBacktests},
 		{w: w, name: "backtest.cancel", batch: 10, begin: w.cancelBacktests},
 		{w: w, name: "backfill.start", batch: 10, begin: w.startBackfills},
+		{w: w, name: "topup.start", batch: 50, begin: w.startTopUps},
+		{w: w, name: "topup.signal", batch: 50, begin: w.signalTopUps},
 		{w: w, name: "close.start", batch: 10, begin: w.startCloses},
 		{w: w, name: "close.signal", batch: 50, begin: w.signalCloses},
 	}

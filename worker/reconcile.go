@@ -18,7 +18,8 @@ import (
 // reconcilePage is how many of a kind are looked up in Temporal at once.
 const reconcilePage = 100
 
-// reconcile starts the workflows that live grants, unsettled refunds, unfinished back-tests, closes and backfills have lost: Temporal's data is gone or was restored from an older copy,
+// reconcile starts the workflows that live grants, unsettled refunds, unfinished back-tests, top-ups, closes and backfills have lost: Temporal's data is
+// gone or was restored from an older copy,
 // an operator ended one, or a correction gave credits back to a grant that was used up. What still waits for its start in the outbox has
 // lost nothing yet. Temporal's list may lag behind; starting a workflow that runs after all changes nothing.
 func (w *worker) reconcile(ctx context.Context) (bool, error) {
@@ -30,6 +31,12 @@ func (w *worker) reconcile(ctx context.Context) (bool, error) {
 	}
 	err = restore(ctx, w, &kind[credit.BacktestID]{
 		name: "Backtest", topic: "backtest.start", workflowID: workflows.BacktestWorkflowID, page: w.store.BacktestsToEnd, start: w.restoreBacktests,
+	})
+	if err != nil {
+		return false, err
+	}
+	err = restore(ctx, w, &kind[credit.TopUpID]{
+		name: "TopUp", topic: "topup.start", workflowID: workflows.TopUpWorkflowID, page: w.store.TopUpsToEnd, start: w.restoreTopUps,
 	})
 	if err != nil {
 		return false, err

@@ -24,7 +24,7 @@ const (
 )
 
 // usageSteps are run over every operation once, in order, in the transaction that counts it.
-func (w *worker) usageSteps() []db.UsageStep { return []db.UsageStep{w.alerts.step} }
+func (w *worker) usageSteps() []db.UsageStep { return []db.UsageStep{w.judgeTopUps, w.alerts.step} }
 
 // countChanged counts the usage of customers that Redis says have changed.
 func (w *worker) countChanged(ctx context.Context) (bool, error) {

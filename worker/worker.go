@@ -81,6 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 	running.Go(func() { w.repeat(ctx, "forget webhook deliveries", 10*time.Minute, w.forgetDeliveries) })
 	running.Go(func() { w.repeat(ctx, "read alert rules", time.Second, w.alerts.refresh) })
 	running.Go(func() { w.repeat(ctx, "look at customers for alerts", time.Second, w.alerts.lookAround) })
+	running.Go(func() { w.repeat(ctx, "look at top-up rules", time.Second, w.lookAtTopUps) })
 	running.Go(func() { w.repeat(ctx, "measure webhooks", 5*time.Second, w.measureWebhooks) })
 	running.Go(func() { w.repeat(ctx, "measure the quarantine", 5*time.Second, w.measureQuarantine) })
 	running.Go(func() {

@@ -14,7 +14,7 @@ import (
 // Task queues.
 const (
 	GrantsQueue  = "grants"  // GrantLifecycle
-	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose, Backfill
+	FinanceQueue = "finance" // Refund, RecognitionRun, Backtest, PeriodClose, Backfill, TopUp
 )
 
 // RegisterGrants registers the workflows of [GrantsQueue].
@@ -29,6 +29,7 @@ func RegisterFinance(r worker.WorkflowRegistry) {
 	r.RegisterWorkflow(Backtest)
 	r.RegisterWorkflow(PeriodClose)
 	r.RegisterWorkflow(Backfill)
+	r.RegisterWorkflow(TopUp)
 }
 
 // SearchAttributes are what the namespace must know, by name with their type.

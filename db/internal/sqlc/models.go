@@ -919,6 +919,53 @@ type Sealer struct {
 	NextXid int64
 }
 
+type TopUp struct {
+	ID             pgtype.UUID
+	WalletID       pgtype.UUID
+	CustomerID     pgtype.UUID
+	GrantID        pgtype.UUID
+	Status         string
+	Threshold      int64
+	Available      int64
+	Amount         int64
+	PriceMinor     int64
+	TaxMinor       int64
+	Currency       string
+	GrantExpiresAt pgtype.Timestamptz
+	Attempt        int32
+	Month          string
+	TimeoutS       int64
+	RequestedAt    pgtype.Timestamptz
+	AskedAt        pgtype.Timestamptz
+	TimesOutAt     pgtype.Timestamptz
+	PaymentRef     pgtype.Text
+	Reason         pgtype.Text
+	Retry          pgtype.Bool
+	DecidedAt      pgtype.Timestamptz
+	EndedAt        pgtype.Timestamptz
+}
+
+type TopUpRule struct {
+	WalletID      pgtype.UUID
+	CustomerID    pgtype.UUID
+	Threshold     int64
+	Amount        int64
+	PriceMinor    int64
+	TaxMinor      int64
+	Currency      string
+	ExpiresAfterS pgtype.Int8
+	CooldownS     int64
+	TimeoutS      int64
+	MonthlyCount  int32
+	MonthlyMinor  pgtype.Int8
+	CreatedAt     pgtype.Timestamptz
+	UpdatedAt     pgtype.Timestamptz
+	Failures      int32
+	Wait          pgtype.Text
+	WaitUntil     pgtype.Timestamptz
+	LookAt        pgtype.Timestamptz
+}
+
 type Unit struct {
 	Code      string
 	Scale     int16
