@@ -45,6 +45,7 @@ var closeSteps = []closeStep{
 	{CloseStep{db.StepCutOff, "Is everything of the period booked?"}, (*Activities).cutOff},
 	{CloseStep{db.StepExpiries, "Has everything expired that has ended?"}, of((*db.Store).Expiries)},
 	{CloseStep{db.StepOverage, "What was accrued?"}, of((*db.Store).Overage)},
+	{CloseStep{db.StepBreakage, "Adjust breakage"}, of((*db.Store).Breakage)},
 	{CloseStep{db.StepManualJournals, "Are all manual journals decided?"}, of((*db.Store).ManualJournals)},
 	{CloseStep{db.StepReconciliations, "Reconcile"}, (*Activities).reconcile},
 	{CloseStep{db.StepReports, "Trial balance, roll-forward, flux"}, of((*db.Store).Reports)},

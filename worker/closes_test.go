@@ -261,7 +261,7 @@ func TestCloseSurvivesEveryKill(t *testing.T) {
 			t.Fatalf("%s did not come about", after)
 		}
 	}
-	for _, step := range []string{db.StepCutOff, db.StepExpiries, db.StepOverage, db.StepManualJournals, db.StepReconciliations, db.StepReports} {
+	for _, step := range []string{db.StepCutOff, db.StepExpiries, db.StepOverage, db.StepBreakage, db.StepManualJournals, db.StepReconciliations, db.StepReports} {
 		die("RunCloseStep/" + step)
 	}
 	die("ReviewClose")

@@ -207,7 +207,8 @@ LEFT JOIN postings AS p ON p.entry_id = e.id AND p.currency = l.currency
 GROUP BY e.id;
 
 -- name: ReconcilePrepaid :many
--- R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods.
+-- R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods; and what
+-- account 2019 says of each cohort, and the true-up log.
 WITH books AS (SELECT @entity::text AS entity, @period::text AS period),
 booked AS (
   SELECT e.grant_id, coalesce(sum(x.credit) FILTER (WHERE e.period <= books.period), 0) AS upto,
@@ -227,7 +228,21 @@ booked AS (
 SELECT coalesce(c.id::text, b.grant_id::text, 'no grant')::text AS subject, coalesce(b.upto, 0)::bigint AS a,
   (CASE WHEN c.id IS NULL THEN 0 ELSE c.amount - coalesce(b.later, 0) END)::bigint AS b
 FROM carried AS c
-FULL JOIN booked AS b ON b.grant_id = c.id;
+FULL JOIN booked AS b ON b.grant_id = c.id
+UNION ALL
+SELECT coalesce(a.cohort, t.cohort), coalesce(a.amount, 0)::bigint, coalesce(t.amount, 0)::bigint
+FROM (
+  SELECT coalesce(p.product, 'no cohort') AS cohort, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2019
+  GROUP BY 1
+) AS a
+FULL JOIN (
+  SELECT x.unit || ' ' || x.expires_in AS cohort, -sum(x.amount) AS amount
+  FROM books JOIN breakage_adjustments AS x ON x.entity = books.entity AND x.period <= books.period
+  GROUP BY 1
+) AS t ON t.cohort = a.cohort;
 
 -- name: ReconcileUnits :many
 -- R3. The credits of each grant that were issued, and all places where they are.

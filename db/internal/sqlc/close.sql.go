@@ -1142,6 +1142,20 @@ SELECT coalesce(c.id::text, b.grant_id::text, 'no grant')::text AS subject, coal
   (CASE WHEN c.id IS NULL THEN 0 ELSE c.amount - coalesce(b.later, 0) END)::bigint AS b
 FROM carried AS c
 FULL JOIN booked AS b ON b.grant_id = c.id
+UNION ALL
+SELECT coalesce(a.cohort, t.cohort), coalesce(a.amount, 0)::bigint, coalesce(t.amount, 0)::bigint
+FROM (
+  SELECT coalesce(p.product, 'no cohort') AS cohort, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2019
+  GROUP BY 1
+) AS a
+FULL JOIN (
+  SELECT x.unit || ' ' || x.expires_in AS cohort, -sum(x.amount) AS amount
+  FROM books JOIN breakage_adjustments AS x ON x.entity = books.entity AND x.period <= books.period
+  GROUP BY 1
+) AS t ON t.cohort = a.cohort
 `
 
 type ReconcilePrepaidRow struct {
@@ -1150,7 +1164,8 @@ type ReconcilePrepaidRow struct {
 	B       int64
 }
 
-// R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods.
+// R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods; and what
+// account 2019 says of each cohort, and the true-up log.
 func (q *Queries) ReconcilePrepaid(ctx context.Context, entity string, period string) ([]ReconcilePrepaidRow, error) {
 	rows, err := q.db.Query(ctx, ReconcilePrepaid, entity, period)
 	if err != nil {
