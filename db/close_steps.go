@@ -27,7 +27,16 @@ const (
 	StepManualJournals  = "manual_journals"
 	StepReconciliations = "reconciliations"
 	StepReports         = "reports"
+
+	StepSeal    = "seal" // and, after the lock, these
+	StepExport  = "export"
+	StepPublish = "publish"
 )
+
+// afterLock tells the steps that a close is to have ended for.
+func afterLock(step string) bool {
+	return step == StepSeal || step == StepExport || step == StepPublish
+}
 
 // StepResult is what a step of a close has found. Figures go into the close pack: they say the same of the same books, whenever they are taken.
 type StepResult struct {
@@ -36,7 +45,7 @@ type StepResult struct {
 }
 
 // SaveStep keeps the result of a step that began at an instant of Postgres, in the place of one that began before. A close that is not being prepared
-// keeps what it has.
+// keeps what it has; one that has ended takes the steps that follow the lock.
 func (s *Store) SaveStep(ctx context.Context, k CloseKey, step string, began time.Time, r StepResult) (StepRow, error) {
 	figures, err := canonical(r.Figures)
 	if err != nil {
@@ -46,7 +55,11 @@ func (s *Store) SaveStep(ctx context.Context, k CloseKey, step string, began tim
 	if r.Blocked != "" {
 		row.Status = "blocked"
 	}
-	err = s.q.SaveCloseStep(ctx, sqlc.SaveCloseStepParams{Entity: k.Entity, Period: string(k.Period), Version: int32(k.Version), Step: step, Status: row.Status,
+	during := ClosePreparing
+	if afterLock(step) {
+		during = CloseClosed
+	}
+	err = s.q.SaveCloseStep(ctx, sqlc.SaveCloseStepParams{During: during, Entity: k.Entity, Period: string(k.Period), Version: int32(k.Version), Step: step, Status: row.Status,
 		BlockedBy: textOf(r.Blocked), Figures: figures, Sha256: row.SHA256, RunAt: timeOf(began)})
 	return row, wrap(err, "save step")
 }
@@ -669,7 +682,7 @@ func (s *Store) RemindOfClose(ctx context.Context, k CloseKey, day int) error {
 	})
 }
 
-// UnfinishedCloses returns the closes that have not ended.
+// UnfinishedCloses returns the closes that have not ended, or are not published.
 func (s *Store) UnfinishedCloses(ctx context.Context) ([]CloseKey, error) {
 	rows, err := s.q.UnfinishedCloses(ctx)
 	return page(rows, err, "read unfinished closes", func(r sqlc.UnfinishedClosesRow) CloseKey {

@@ -61,7 +61,12 @@ UPDATE closes SET status = 'approved', approver = @approver, approved_at = now()
 UPDATE closes SET status = 'closed', closed_at = clock_timestamp() WHERE entity = @entity AND period = @period AND version = @version;
 
 -- name: UnfinishedCloses :many
-SELECT entity, period, version FROM closes WHERE status <> 'closed' ORDER BY entity, period, version;
+-- Those that have not ended, and the newest ones of closed periods that are not published.
+SELECT c.entity, c.period, c.version FROM closes AS c
+JOIN periods AS p ON p.entity = c.entity AND p.period = c.period
+WHERE c.status <> 'closed' OR p.status = 'closed' AND p.version = c.version AND NOT EXISTS (
+  SELECT FROM close_steps AS s WHERE s.entity = c.entity AND s.period = c.period AND s.version = c.version AND s.step = 'publish' AND s.status = 'done')
+ORDER BY c.entity, c.period, c.version;
 
 -- name: PeriodSize :one
 -- Nothing is ever taken out of a period or changed in it, so the same numbers are the same entries.
@@ -70,10 +75,10 @@ FROM (SELECT count(p.entry_id) AS n FROM journal_entries AS e LEFT JOIN postings
       WHERE e.entity = @entity AND e.period = @period GROUP BY e.id) AS x;
 
 -- name: SaveCloseStep :exec
--- Only while the close is being prepared, and never in the place of what was found later.
+-- Only while the close has the status that the step belongs to, and never in the place of what was found later.
 INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256, run_at)
 SELECT c.entity, c.period, c.version, @step, @status, sqlc.narg('blocked_by')::text, @figures::json, @sha256, @run_at::timestamptz
-FROM closes AS c WHERE c.entity = @entity AND c.period = @period AND c.version = @version AND c.status = 'preparing' FOR SHARE
+FROM closes AS c WHERE c.entity = @entity AND c.period = @period AND c.version = @version AND c.status = @during::text FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
 SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = excluded.run_at
 WHERE close_steps.run_at <= excluded.run_at;

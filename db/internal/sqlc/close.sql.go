@@ -1407,7 +1407,7 @@ func (q *Queries) RefundEntries(ctx context.Context, entity string, period strin
 const SaveCloseStep = `-- name: SaveCloseStep :exec
 INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256, run_at)
 SELECT c.entity, c.period, c.version, $1, $2, $3::text, $4::json, $5, $6::timestamptz
-FROM closes AS c WHERE c.entity = $7 AND c.period = $8 AND c.version = $9 AND c.status = 'preparing' FOR SHARE
+FROM closes AS c WHERE c.entity = $7 AND c.period = $8 AND c.version = $9 AND c.status = $10::text FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
 SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = excluded.run_at
 WHERE close_steps.run_at <= excluded.run_at
@@ -1423,9 +1423,10 @@ type SaveCloseStepParams struct {
 	Entity    string
 	Period    string
 	Version   int32
+	During    string
 }
 
-// Only while the close is being prepared, and never in the place of what was found later.
+// Only while the close has the status that the step belongs to, and never in the place of what was found later.
 func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) error {
 	_, err := q.db.Exec(ctx, SaveCloseStep,
 		arg.Step,
@@ -1437,6 +1438,7 @@ func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) er
 		arg.Entity,
 		arg.Period,
 		arg.Version,
+		arg.During,
 	)
 	return err
 }
@@ -1536,7 +1538,11 @@ func (q *Queries) SetPeriod(ctx context.Context, arg SetPeriodParams) error {
 }
 
 const UnfinishedCloses = `-- name: UnfinishedCloses :many
-SELECT entity, period, version FROM closes WHERE status <> 'closed' ORDER BY entity, period, version
+SELECT c.entity, c.period, c.version FROM closes AS c
+JOIN periods AS p ON p.entity = c.entity AND p.period = c.period
+WHERE c.status <> 'closed' OR p.status = 'closed' AND p.version = c.version AND NOT EXISTS (
+  SELECT FROM close_steps AS s WHERE s.entity = c.entity AND s.period = c.period AND s.version = c.version AND s.step = 'publish' AND s.status = 'done')
+ORDER BY c.entity, c.period, c.version
 `
 
 type UnfinishedClosesRow struct {
@@ -1545,6 +1551,7 @@ type UnfinishedClosesRow struct {
 	Version int32
 }
 
+// Those that have not ended, and the newest ones of closed periods that are not published.
 func (q *Queries) UnfinishedCloses(ctx context.Context) ([]UnfinishedClosesRow, error) {
 	rows, err := q.db.Query(ctx, UnfinishedCloses)
 	if err != nil {
