@@ -42,6 +42,8 @@ var Reconciliations = []Reconciliation{
 	{Code: "R11", Name: "tax", A: "account 2030", B: "tax report", money: true, query: sqlc.ReconcileStatements, statement: "tax"},
 	{Code: "R12", Name: "compute cost", A: "account 2060", B: "bill of the provider", money: true, query: sqlc.ReconcileStatements, statement: "provider"},
 	{Code: "R13", Name: "days and periods", A: "entries about another period", B: "entries that say so", query: sqlc.ReconcileDates, subject: idOf[credit.EntryID]},
+	{Code: "R14", Name: "credits in transfer", A: "account 2011", B: "what arrives after the period", money: true, query: sqlc.ReconcileTransfers, subject: idOf[credit.GrantID]},
+	{Code: "R15", Name: "disputed funds", A: "account 1130", B: "disputes that are open", money: true, query: sqlc.ReconcileDisputes, subject: idOf[credit.GrantID]},
 }
 
 // operationOf writes "<uuid>/<ver>" as the name of an operation.

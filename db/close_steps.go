@@ -348,6 +348,9 @@ type rollForwardFigures struct {
 	Breakage    string `json:"breakage"`
 	Refunds     string `json:"refunds"`
 	Voids       string `json:"voids"`
+	Disputes    string `json:"disputes"`
+	Transfers   string `json:"transfers"`
+	Corrections string `json:"corrections"`
 	Adjustments string `json:"adjustments"`
 	Closing     string `json:"closing"`
 	Late        string `json:"late"`
@@ -409,7 +412,7 @@ func (s *Store) Reports(ctx context.Context, k CloseKey) (StepResult, error) {
 	out := StepResult{Figures: map[string]any{
 		"accounts": accounts, "debit": money(now.Debit), "credit": money(now.Credit),
 		"roll_forward": rollForwardFigures{money(r.Opening), money(r.Purchases), money(r.Concessions), money(r.Recognised), money(r.Breakage), money(r.Refunds),
-			money(r.Voids), money(r.Adjustments), money(r.Closing), money(r.Late)},
+			money(r.Voids), money(r.Disputes), money(r.Transfers), money(r.Corrections), money(r.Adjustments), money(r.Closing), money(r.Late)},
 		"late": late, "refunds": refunds,
 	}}
 	if now.Debit != now.Credit || !r.Foots() {

@@ -328,7 +328,11 @@ func TestReopen(t *testing.T) {
 func TestReconciliationsFindTheirBreak(t *testing.T) {
 	t.Parallel()
 	c := newClosing(t)
-	_, g, over := c.quarter()
+	cu, g, over := c.quarter()
+	pair := cu.Grant(on(2, 11), credit.Grant{Amount: 90, Price: usd(1000)})
+	cu.Transfer(on(2, 12), pair, 30)
+	cu.Dispute(on(2, 13), cu.Grant(on(2, 12), credit.Grant{Amount: 100, Price: usd(500)}))
+	recognise(t, c.Store, cu)
 	c.close("2026-01")
 	k := c.start("2026-02")
 	if blocked := c.run(k); blocked != nil {
@@ -366,8 +370,8 @@ func TestReconciliationsFindTheirBreak(t *testing.T) {
 		{"R3", fmt.Sprintf("INSERT INTO movements (grant_id, ver, n, debit, credit, amount, after) VALUES ('%x', 9000, 1, 'issued', 'available', 5, 5)", g.ID[:])},
 		{"R4", fmt.Sprintf("UPDATE grant_carrying SET disposed = 1200 WHERE grant_id = '%x'", g.ID[:])},
 		{"R5", fmt.Sprintf("INSERT INTO movements (grant_id, ver, n, debit, credit, amount, after) SELECT '%x', max(ver), 9, 'available', 'consumed', 5, 5 FROM operations", g.ID[:])},
-		{"R7", fmt.Sprintf(stated, "processor", 10799)},
-		{"", fmt.Sprintf(stated, "processor", 10800)},
+		{"R7", fmt.Sprintf(stated, "processor", 11799)},
+		{"", fmt.Sprintf(stated, "processor", 11800)},
 		{"R8", fmt.Sprintf(stated, "bank", 1)},
 		{"", fmt.Sprintf(stated, "bank", 0)},
 		{"R9", fmt.Sprintf("UPDATE grant_carrying SET posted_out = posted_out + 1 WHERE grant_id = '%x'", over.ID[:])},
@@ -376,6 +380,9 @@ func TestReconciliationsFindTheirBreak(t *testing.T) {
 		{"", fmt.Sprintf(stated, "tax", 800)},
 		{"R12", fmt.Sprintf(stated, "provider", 1)},
 		{"R13", fmt.Sprintf(entry, "2026-02", "2026-01-03", 7)},
+		{"R14", strings.NewReplacer("5010", "2011").Replace(fmt.Sprintf(entry, "2026-02", "2026-02-03", 7))},
+		{"R15", strings.NewReplacer("5010", "1130").Replace(fmt.Sprintf(entry, "2026-02", "2026-02-03", 7))},
+		{"R15", "UPDATE disputes SET basis_minor = basis_minor + 1"},
 	} {
 		tx, err := owner.Begin(ctx)
 		if err != nil {

@@ -352,3 +352,52 @@ CROSS JOIN LATERAL (SELECT b.debit * of_kind.sign AS amount) AS g;
 WITH books AS (SELECT @entity::text AS entity, @period::text AS period)
 SELECT e.id::text AS subject, (to_char(e.service_on, 'YYYY-MM') <> e.period)::integer::bigint AS a, e.late::integer::bigint AS b
 FROM books JOIN journal_entries AS e ON e.entity = books.entity AND e.period = books.period;
+
+-- name: ReconcileTransfers :many
+-- R14. What account 2011 says of each grant that credits have left, and what of them has left before the end of the period and arrives after it.
+WITH books AS (
+  SELECT x.entity, x.period, ((x.period || '-01')::timestamp + interval '1 month') AT TIME ZONE l.time_zone AS ends
+  FROM (SELECT @entity::text AS entity, @period::text AS period) AS x JOIN legal_entities AS l ON l.code = x.entity
+), booked AS (
+  SELECT CASE p.side WHEN 'cr' THEN e.grant_id ELSE g.from_grant END AS grant_id, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2011
+  LEFT JOIN grants AS g ON g.id = e.grant_id
+  GROUP BY 1
+), under_way AS (
+  SELECT f.id AS grant_id, sum(g.basis_minor) AS amount
+  FROM books
+  JOIN customers AS c ON c.entity = books.entity
+  JOIN grants AS f ON f.customer_id = c.id AND f.transferred > 0
+  JOIN grants AS g ON g.from_grant = f.id AND g.issued_at >= books.ends
+  JOIN operations AS o ON o.customer_id = f.customer_id AND o.ver = g.from_ver AND o.service_at < books.ends
+  GROUP BY f.id
+)
+SELECT coalesce(b.grant_id::text, u.grant_id::text, 'no grant')::text AS subject, coalesce(b.amount, 0)::bigint AS a, coalesce(u.amount, 0)::bigint AS b
+FROM booked AS b
+FULL JOIN under_way AS u ON u.grant_id = b.grant_id;
+
+-- name: ReconcileDisputes :many
+-- R15. What account 1130 says of each disputed grant at the end of the period, and the disputes of it that were open then.
+WITH books AS (
+  SELECT x.entity, x.period, ((x.period || '-01')::timestamp + interval '1 month') AT TIME ZONE l.time_zone AS ends
+  FROM (SELECT @entity::text AS entity, @period::text AS period) AS x JOIN legal_entities AS l ON l.code = x.entity
+), booked AS (
+  SELECT e.grant_id, sum(CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 1130
+  GROUP BY e.grant_id
+), open AS (
+  SELECT d.grant_id, sum(d.basis_minor) AS amount
+  FROM books
+  JOIN customers AS c ON c.entity = books.entity
+  JOIN disputes AS d ON d.customer_id = c.id
+  JOIN operations AS o ON o.customer_id = d.customer_id AND o.ver = d.opened_ver AND o.service_at < books.ends
+  WHERE NOT EXISTS (SELECT FROM operations AS x WHERE x.customer_id = d.customer_id AND x.ver = d.ended_ver AND x.service_at < books.ends)
+  GROUP BY d.grant_id
+)
+SELECT coalesce(b.grant_id::text, d.grant_id::text, 'no grant')::text AS subject, coalesce(b.amount, 0)::bigint AS a, coalesce(d.amount, 0)::bigint AS b
+FROM booked AS b
+FULL JOIN open AS d ON d.grant_id = b.grant_id;
