@@ -161,6 +161,9 @@ func (a *Activities) publish(ctx context.Context, in CloseRef) (db.StepResult, e
 	if p.Export.NotDone != "" {
 		return db.StepResult{Figures: p}, nil
 	}
+	if a.ExportDir == "" { // another worker, which has one, has exported
+		return db.StepResult{}, errors.New("the journal was exported, and this process has no directory for exports")
+	}
 	text, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return db.StepResult{}, fmt.Errorf("write publication: %w", err)
