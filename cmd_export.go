@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -26,8 +23,7 @@ type exportCmd struct {
 	Out    string          `default:"export" type:"path" placeholder:"DIR" help:"Where the folder of the entity and period is made."`
 }
 
-// Run writes the files and a manifest into Out/entity/period. The files have their names only when all of them are whole and have passed
-// the lint, and the manifest is the last of them.
+// Run writes the files and a manifest into Out/entity/period.
 func (c *exportCmd) Run(ctx context.Context, env environ) error {
 	period, err := ledger.ParsePeriod(c.Period)
 	if err != nil {
@@ -56,28 +52,11 @@ func (c *exportCmd) Run(ctx context.Context, env environ) error {
 	}
 	defer p.close(ctx)
 	dir := filepath.Join(c.Out, c.Entity, string(period))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the folder of the export: %w", err)
-	}
 	parameters := export.Parameters{LegalEntity: c.Entity, Period: period, Systems: c.System, Detail: c.Detail}
-	w := exportFolder{dir: dir, open: map[string]*os.File{}}
-	defer w.discard()
-	m, err := p.store.Export(ctx, parameters, w.create)
+	m, _, err := export.WriteFolder(dir, func(create func(string) (io.Writer, error)) (export.Manifest, error) {
+		return p.store.Export(ctx, parameters, create)
+	})
 	if err != nil {
-		return err
-	}
-	for _, s := range m.Systems {
-		for _, f := range s.Files {
-			if err := w.lint(s.System, &m, f.Name); err != nil {
-				return err
-			}
-		}
-	}
-	manifest, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	if err := w.finish(append(manifest, '\n')); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.stdout, "%s: %d entries, debit %s, credit %s %s; period %s\n", dir, m.Watermark.Entries, m.Totals.Debit, m.Totals.Credit, m.Currency, m.PeriodStatus)
@@ -87,69 +66,4 @@ func (c *exportCmd) Run(ctx context.Context, env environ) error {
 		}
 	}
 	return nil
-}
-
-// exportFolder is the files of an export, which have the ending .part until they are whole.
-type exportFolder struct {
-	dir   string
-	open  map[string]*os.File
-	whole bool
-}
-
-const manifestFile = "manifest.json"
-
-func (w *exportFolder) path(name string) string { return filepath.Join(w.dir, name) }
-
-func (w *exportFolder) create(name string) (io.Writer, error) {
-	f, err := os.Create(w.path(name) + ".part")
-	if err == nil {
-		w.open[name] = f
-	}
-	return f, err
-}
-
-// lint reads a file again that has a lint.
-func (w *exportFolder) lint(s export.System, m *export.Manifest, name string) error {
-	if s.Mapped() {
-		return nil
-	}
-	f := w.open[name]
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("read %s again: %w", name, err)
-	}
-	if err := export.Lint(s, export.Book{Entity: m.Parameters.LegalEntity, Currency: m.Currency, Period: m.Parameters.Period}, f); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
-}
-
-// finish gives the files their names, and writes the manifest.
-func (w *exportFolder) finish(manifest []byte) error {
-	if err := os.Remove(w.path(manifestFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the manifest before: %w", err)
-	}
-	for name, f := range w.open {
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-		if err := os.Rename(w.path(name)+".part", w.path(name)); err != nil {
-			return fmt.Errorf("name %s: %w", name, err)
-		}
-	}
-	w.whole = true
-	if err := os.WriteFile(w.path(manifestFile), manifest, 0o644); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	return nil
-}
-
-// discard removes what did not become whole.
-func (w *exportFolder) discard() {
-	if w.whole {
-		return
-	}
-	for name, f := range w.open {
-		f.Close()
-		os.Remove(w.path(name) + ".part")
-	}
 }

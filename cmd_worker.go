@@ -30,6 +30,8 @@ type workerFlags struct {
 	RecogniseEvery  time.Duration `default:"5m" env:"TALLYSTICK_RECOGNISE_EVERY" placeholder:"DURATION" help:"Time between runs of revenue recognition."`
 	StartsPerSecond int           `default:"40" env:"TALLYSTICK_WORKFLOW_STARTS" placeholder:"N" help:"Workflows started per second at most."`
 
+	ExportDir string `type:"path" env:"TALLYSTICK_EXPORT_DIR" placeholder:"DIR" help:"Where the journals of closed periods are written, with their manifests; without it nowhere."`
+
 	webhookFlags
 }
 
@@ -81,6 +83,7 @@ func workerConfig(p *product, f workerFlags, address, namespace string) (worker.
 	cfg := worker.Config{
 		Service: p.service, Store: p.store, Log: p.log, Registry: p.registry, RecogniseEvery: f.RecogniseEvery, StartsPerSecond: f.StartsPerSecond,
 		Temporal: client.Options{HostPort: address, Namespace: namespace}, Webhooks: f.allow(), Mail: smtp, Version: version(),
+		Sealer: p.sealer, ExportDir: f.ExportDir,
 	}
 	if p.tracing != nil {
 		tracing, err := temporalotel.NewTracingInterceptor(temporalotel.TracerOptions{

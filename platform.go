@@ -64,6 +64,9 @@ func (c *devUpCmd) platform(ctx context.Context, stack *devstack.Stack, out io.W
 	if err != nil {
 		return err
 	}
+	if c.ExportDir == "" {
+		c.ExportDir = filepath.Join(c.Dir, "closed")
+	}
 	work, err := workerConfig(p, c.workerFlags, stack.TemporalAddress, stack.TemporalNamespace)
 	if err != nil {
 		return err

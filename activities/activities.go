@@ -7,6 +7,7 @@ import (
 
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/db"
@@ -14,8 +15,10 @@ import (
 
 // Activities are registered with a worker as one struct.
 type Activities struct {
-	Service *balance.Service
-	Store   *db.Store
+	Service   *balance.Service
+	Store     *db.Store
+	Sealer    *audit.Sealer // of closed periods; nil or without a key: nothing is sealed
+	ExportDir string        // where the journals of closed periods are written; "": nowhere
 }
 
 // refusal makes of a *credit.Error one that is not retried and has the refusal's code as its type. Everything else, and refusals that say

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -24,7 +25,8 @@ type CloseFacts struct {
 	LateUntil time.Time     `json:"late_until"`
 	PackHash  string        `json:"pack_hash,omitempty"`
 	Note      string        `json:"note,omitempty"`
-	Steps     []CloseStep   `json:"steps"` // to run before the review, in order
+	Steps     []CloseStep   `json:"steps"`           // to run before the review, in order
+	After     []CloseStep   `json:"after,omitempty"` // to run after the lock, in order: those that are not done
 }
 
 // CloseStep names a step of a close.
@@ -46,6 +48,7 @@ var closeSteps = []closeStep{
 	{CloseStep{db.StepExpiries, "Has everything expired that has ended?"}, of((*db.Store).Expiries)},
 	{CloseStep{db.StepOverage, "What was accrued?"}, of((*db.Store).Overage)},
 	{CloseStep{db.StepCostAccrual, "What did the usage cost to serve?"}, (*Activities).accrueCost},
+	{CloseStep{db.StepBreakage, "Adjust breakage"}, of((*db.Store).Breakage)},
 	{CloseStep{db.StepManualJournals, "Are all manual journals decided?"}, of((*db.Store).ManualJournals)},
 	{CloseStep{db.StepReconciliations, "Reconcile"}, (*Activities).reconcile},
 	{CloseStep{db.StepReports, "Trial balance, roll-forward, flux"}, of((*db.Store).Reports)},
@@ -69,7 +72,16 @@ func (a *Activities) ReadClose(ctx context.Context, in CloseRef) (CloseFacts, er
 	for _, s := range closeSteps {
 		f.Steps = append(f.Steps, s.CloseStep)
 	}
-	return f, nil
+	if c.Status != db.CloseClosed {
+		return f, nil
+	}
+	found, err := a.Store.Steps(ctx, c.CloseKey)
+	for _, s := range closedSteps {
+		if !slices.ContainsFunc(found, func(r db.StepRow) bool { return r.Step == s.Name && r.BlockedBy == "" }) {
+			f.After = append(f.After, s.CloseStep)
+		}
+	}
+	return f, refusal(err)
 }
 
 // CloseStepInput names a step of a close.
@@ -87,7 +99,7 @@ type CloseStepResult struct {
 // RunCloseStep runs a step of a close and keeps what it finds.
 func (a *Activities) RunCloseStep(ctx context.Context, in CloseStepInput) (CloseStepResult, error) {
 	defer alive(ctx)()
-	for _, s := range closeSteps {
+	for _, s := range slices.Concat(closeSteps, closedSteps) {
 		if s.Name != in.Step {
 			continue
 		}

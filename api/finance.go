@@ -98,6 +98,9 @@ type rollForward struct {
 	Breakage    string             `json:"breakage"`
 	Refunds     string             `json:"refunds"`
 	Voids       string             `json:"voids"`
+	Disputes    string             `json:"disputes"`
+	Transfers   string             `json:"transfers"`
+	Corrections string             `json:"corrections"`
 	Adjustments string             `json:"adjustments"`
 	Closing     string             `json:"closing"`
 	Late        string             `json:"late"`
@@ -107,7 +110,8 @@ type rollForward struct {
 func describeRollForward(r db.RollForward) rollForward {
 	text := func(minor int64) string { return moneyText(minor, r.Currency) }
 	d := rollForward{Currency: r.Currency, Opening: text(r.Opening), Purchases: text(r.Purchases), Concessions: text(r.Concessions), Recognised: text(r.Recognised),
-		Breakage: text(r.Breakage), Refunds: text(r.Refunds), Voids: text(r.Voids), Adjustments: text(r.Adjustments), Closing: text(r.Closing),
+		Breakage: text(r.Breakage), Refunds: text(r.Refunds), Voids: text(r.Voids),
+		Disputes: text(r.Disputes), Transfers: text(r.Transfers), Corrections: text(r.Corrections), Adjustments: text(r.Adjustments), Closing: text(r.Closing),
 		Late: text(r.Late), Foots: r.Foots()}
 	if !r.Customer.IsZero() {
 		d.CustomerID = &r.Customer

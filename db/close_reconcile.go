@@ -29,7 +29,7 @@ type Reconciliation struct {
 // Reconciliations are all that a close makes, in order. R6 compares the cache, which is not in Postgres: see [Store.Reconcile].
 var Reconciliations = []Reconciliation{
 	{Code: "R1", Name: "entries balance", A: "debits", B: "credits", money: true, query: sqlc.ReconcileEntries, subject: idOf[credit.EntryID]},
-	{Code: "R2", Name: "prepaid credits", A: "account 2010", B: "carrying amounts of the grants", money: true, query: sqlc.ReconcilePrepaid, subject: idOf[credit.GrantID]},
+	{Code: "R2", Name: "prepaid credits", A: "accounts 2010 and 2019", B: "carrying amounts of the grants and true-up log", money: true, query: sqlc.ReconcilePrepaid, subject: idOf[credit.GrantID]},
 	{Code: "R3", Name: "units", A: "credits issued", B: "credits in every place", query: sqlc.ReconcileUnits, subject: idOf[credit.GrantID]},
 	{Code: "R4", Name: "carrying amounts are possible", A: "carrying amounts", B: "the nearest possible ones", money: true, query: sqlc.ReconcileCarrying,
 		subject: idOf[credit.GrantID]},
@@ -42,6 +42,8 @@ var Reconciliations = []Reconciliation{
 	{Code: "R11", Name: "tax", A: "account 2030", B: "tax report", money: true, query: sqlc.ReconcileStatements, statement: "tax"},
 	{Code: "R12", Name: "compute cost", A: "account 2060", B: "bill of the provider", money: true, query: sqlc.ReconcileStatements, statement: "provider"},
 	{Code: "R13", Name: "days and periods", A: "entries about another period", B: "entries that say so", query: sqlc.ReconcileDates, subject: idOf[credit.EntryID]},
+	{Code: "R14", Name: "credits in transfer", A: "account 2011", B: "what arrives after the period", money: true, query: sqlc.ReconcileTransfers, subject: idOf[credit.GrantID]},
+	{Code: "R15", Name: "disputed funds", A: "account 1130", B: "disputes that are open", money: true, query: sqlc.ReconcileDisputes, subject: idOf[credit.GrantID]},
 }
 
 // operationOf writes "<uuid>/<ver>" as the name of an operation.

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,10 +23,20 @@ const (
 	StepCutOff          = "cut_off"
 	StepExpiries        = "expiries"
 	StepOverage         = "overage"
+	StepBreakage        = "breakage"
 	StepManualJournals  = "manual_journals"
 	StepReconciliations = "reconciliations"
 	StepReports         = "reports"
+
+	StepSeal    = "seal" // and, after the lock, these
+	StepExport  = "export"
+	StepPublish = "publish"
 )
+
+// afterLock tells the steps that a close is to have ended for.
+func afterLock(step string) bool {
+	return step == StepSeal || step == StepExport || step == StepPublish
+}
 
 // StepResult is what a step of a close has found. Figures go into the close pack: they say the same of the same books, whenever they are taken.
 type StepResult struct {
@@ -34,7 +45,7 @@ type StepResult struct {
 }
 
 // SaveStep keeps the result of a step that began at an instant of Postgres, in the place of one that began before. A close that is not being prepared
-// keeps what it has.
+// keeps what it has; one that has ended takes the steps that follow the lock.
 func (s *Store) SaveStep(ctx context.Context, k CloseKey, step string, began time.Time, r StepResult) (StepRow, error) {
 	figures, err := canonical(r.Figures)
 	if err != nil {
@@ -44,7 +55,11 @@ func (s *Store) SaveStep(ctx context.Context, k CloseKey, step string, began tim
 	if r.Blocked != "" {
 		row.Status = "blocked"
 	}
-	err = s.q.SaveCloseStep(ctx, sqlc.SaveCloseStepParams{Entity: k.Entity, Period: string(k.Period), Version: int32(k.Version), Step: step, Status: row.Status,
+	during := ClosePreparing
+	if afterLock(step) {
+		during = CloseClosed
+	}
+	err = s.q.SaveCloseStep(ctx, sqlc.SaveCloseStepParams{During: during, Entity: k.Entity, Period: string(k.Period), Version: int32(k.Version), Step: step, Status: row.Status,
 		BlockedBy: textOf(r.Blocked), Figures: figures, Sha256: row.SHA256, RunAt: timeOf(began)})
 	return row, wrap(err, "save step")
 }
@@ -174,6 +189,91 @@ func (s *Store) Overage(ctx context.Context, k CloseKey) (StepResult, error) {
 	return StepResult{Figures: map[string]any{"overage": overage, "kinds": kinds}}, err
 }
 
+type breakageFigures struct {
+	Adjustments int                `json:"adjustments"`
+	Amount      string             `json:"amount"`  // of all of them, to account 2019
+	Balance     string             `json:"balance"` // of account 2019 by the log, at the end of the period
+	First       []adjustmentFigure `json:"first"`
+	Missing     []string           `json:"missing"` // cohorts
+}
+
+type adjustmentFigure struct {
+	Cohort   string `json:"cohort"`
+	Policy   int    `json:"policy"`
+	Estimate int    `json:"estimate"`
+	Use      string `json:"expected_use"`
+	Price    string `json:"price"`
+	Used     string `json:"used"`
+	Expired  string `json:"expired"`
+	Adjusted string `json:"adjusted"` // before
+	Amount   string `json:"amount"`
+	Entry    string `json:"entry,omitempty"`
+}
+
+// Breakage adjusts the breakage of a period whose close is being prepared, as [Store.AdjustBreakage] does, and tells whether nothing is left to
+// adjust: a cohort under the proportional method needs an estimate, and one that is not exceeded. In review nothing is posted: what is due then
+// blocks, and takes the period out of review.
+func (s *Store) Breakage(ctx context.Context, k CloseKey) (StepResult, error) {
+	books, err := s.Entity(ctx, k.Entity)
+	if err != nil {
+		return StepResult{}, err
+	}
+	var r StepResult
+	err = s.Tx(ctx, func(tx pgx.Tx) error {
+		r = StepResult{}
+		q := s.q.WithTx(tx)
+		status, err := lockPeriod(ctx, q, k.Entity, k.Period)
+		if err != nil {
+			return err
+		}
+		due, missing, err := dueBreakage(ctx, q, books, k.Period)
+		if refusal := (*credit.Error)(nil); errors.As(err, &refusal) && refusal.Code == credit.EstimateExceeded {
+			r.Blocked, err = fmt.Sprintf("%s Cohort %v.", refusal.Detail, refusal.Fields["cohort"]), nil
+		}
+		if err != nil {
+			return err
+		}
+		for i := range due {
+			if status == recognition.SoftClosed {
+				err = due[i].post(ctx, q, books)
+			} else if due[i].Amount != 0 {
+				r.Blocked = "Breakage is to be adjusted again."
+			}
+			if err != nil {
+				return err
+			}
+		}
+		cohorts := []string{}
+		for _, m := range missing {
+			cohorts = append(cohorts, m.Unit+" "+string(m.ExpiresIn))
+		}
+		if len(cohorts) > 0 {
+			r.Blocked = fmt.Sprintf("An estimate is missing for %d cohorts: %s.", len(cohorts), strings.Join(cohorts[:min(len(cohorts), 10)], ", "))
+		}
+		r.Figures, err = readBreakage(ctx, q, books, k.Period, cohorts)
+		return err
+	})
+	return r, wrap(err, "adjust breakage")
+}
+
+func readBreakage(ctx context.Context, q *sqlc.Queries, books EntityRow, period ledger.Period, missing []string) (breakageFigures, error) {
+	money := func(minor int64) string { return credit.Money{Minor: minor, Currency: books.Currency}.String() }
+	t, err := q.BreakageTotals(ctx, string(period), books.Code)
+	if err != nil {
+		return breakageFigures{}, fmt.Errorf("add up the true-up log: %w", err)
+	}
+	log, err := breakageLog(ctx, q, books.Code, period, shown)
+	f := breakageFigures{int(t.Adjustments), money(t.Amount), money(-t.Upto), []adjustmentFigure{}, missing}
+	for _, a := range log {
+		line := adjustmentFigure{a.cohort(), a.Policy, a.Estimate, a.Use.Decimal().String(), money(a.Price), money(a.Used), money(a.Expired), money(a.Adjusted), money(a.Amount), ""}
+		if !a.Entry.IsZero() {
+			line.Entry = a.Entry.String()
+		}
+		f.First = append(f.First, line)
+	}
+	return f, err
+}
+
 type journalFigure struct {
 	ID       string    `json:"id"`
 	Status   string    `json:"status"`
@@ -248,6 +348,9 @@ type rollForwardFigures struct {
 	Breakage    string `json:"breakage"`
 	Refunds     string `json:"refunds"`
 	Voids       string `json:"voids"`
+	Disputes    string `json:"disputes"`
+	Transfers   string `json:"transfers"`
+	Corrections string `json:"corrections"`
 	Adjustments string `json:"adjustments"`
 	Closing     string `json:"closing"`
 	Late        string `json:"late"`
@@ -309,7 +412,7 @@ func (s *Store) Reports(ctx context.Context, k CloseKey) (StepResult, error) {
 	out := StepResult{Figures: map[string]any{
 		"accounts": accounts, "debit": money(now.Debit), "credit": money(now.Credit),
 		"roll_forward": rollForwardFigures{money(r.Opening), money(r.Purchases), money(r.Concessions), money(r.Recognised), money(r.Breakage), money(r.Refunds),
-			money(r.Voids), money(r.Adjustments), money(r.Closing), money(r.Late)},
+			money(r.Voids), money(r.Disputes), money(r.Transfers), money(r.Corrections), money(r.Adjustments), money(r.Closing), money(r.Late)},
 		"late": late, "refunds": refunds,
 	}}
 	if now.Debit != now.Credit || !r.Foots() {
@@ -582,7 +685,7 @@ func (s *Store) RemindOfClose(ctx context.Context, k CloseKey, day int) error {
 	})
 }
 
-// UnfinishedCloses returns the closes that have not ended.
+// UnfinishedCloses returns the closes that have not ended, or are not published.
 func (s *Store) UnfinishedCloses(ctx context.Context) ([]CloseKey, error) {
 	rows, err := s.q.UnfinishedCloses(ctx)
 	return page(rows, err, "read unfinished closes", func(r sqlc.UnfinishedClosesRow) CloseKey {

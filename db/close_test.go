@@ -90,7 +90,7 @@ var steps = []struct {
 	{db.StepCostAccrual, func(s *db.Store, ctx context.Context, k db.CloseKey) (db.StepResult, error) {
 		return s.CostAccrual(ctx, k, fx.DefaultPolicy)
 	}},
-	{db.StepManualJournals, (*db.Store).ManualJournals},
+	{db.StepBreakage, (*db.Store).Breakage}, {db.StepManualJournals, (*db.Store).ManualJournals},
 	{db.StepReconciliations, func(s *db.Store, ctx context.Context, k db.CloseKey) (db.StepResult, error) {
 		return s.Reconcile(ctx, k, 0)
 	}},
@@ -332,7 +332,11 @@ func TestReopen(t *testing.T) {
 func TestReconciliationsFindTheirBreak(t *testing.T) {
 	t.Parallel()
 	c := newClosing(t)
-	_, g, over := c.quarter()
+	cu, g, over := c.quarter()
+	pair := cu.Grant(on(2, 11), credit.Grant{Amount: 90, Price: usd(1000)})
+	cu.Transfer(on(2, 12), pair, 30)
+	cu.Dispute(on(2, 13), cu.Grant(on(2, 12), credit.Grant{Amount: 100, Price: usd(500)}))
+	recognise(t, c.Store, cu)
 	c.close("2026-01")
 	k := c.start("2026-02")
 	if blocked := c.run(k); blocked != nil {
@@ -366,11 +370,12 @@ func TestReconciliationsFindTheirBreak(t *testing.T) {
 		{"", "SELECT 1"},
 		{"R1", fmt.Sprintf(entry, "2026-02", "2026-02-03", 8)},
 		{"R2", fmt.Sprintf("UPDATE grant_carrying SET posted_out = posted_out + 1 WHERE grant_id = '%x'", g.ID[:])},
+		{"R2", strings.NewReplacer("5010", "2019", "6010", "4020").Replace(fmt.Sprintf(entry, "2026-02", "2026-02-03", 7))},
 		{"R3", fmt.Sprintf("INSERT INTO movements (grant_id, ver, n, debit, credit, amount, after) VALUES ('%x', 9000, 1, 'issued', 'available', 5, 5)", g.ID[:])},
 		{"R4", fmt.Sprintf("UPDATE grant_carrying SET disposed = 1200 WHERE grant_id = '%x'", g.ID[:])},
 		{"R5", fmt.Sprintf("INSERT INTO movements (grant_id, ver, n, debit, credit, amount, after) SELECT '%x', max(ver), 9, 'available', 'consumed', 5, 5 FROM operations", g.ID[:])},
-		{"R7", fmt.Sprintf(stated, "processor", 10799)},
-		{"", fmt.Sprintf(stated, "processor", 10800)},
+		{"R7", fmt.Sprintf(stated, "processor", 11799)},
+		{"", fmt.Sprintf(stated, "processor", 11800)},
 		{"R8", fmt.Sprintf(stated, "bank", 1)},
 		{"", fmt.Sprintf(stated, "bank", 0)},
 		{"R9", fmt.Sprintf("UPDATE grant_carrying SET posted_out = posted_out + 1 WHERE grant_id = '%x'", over.ID[:])},
@@ -379,6 +384,9 @@ func TestReconciliationsFindTheirBreak(t *testing.T) {
 		{"", fmt.Sprintf(stated, "tax", 800)},
 		{"R12", fmt.Sprintf(stated, "provider", 1)},
 		{"R13", fmt.Sprintf(entry, "2026-02", "2026-01-03", 7)},
+		{"R14", strings.NewReplacer("5010", "2011").Replace(fmt.Sprintf(entry, "2026-02", "2026-02-03", 7))},
+		{"R15", strings.NewReplacer("5010", "1130").Replace(fmt.Sprintf(entry, "2026-02", "2026-02-03", 7))},
+		{"R15", "UPDATE disputes SET basis_minor = basis_minor + 1"},
 	} {
 		tx, err := owner.Begin(ctx)
 		if err != nil {
@@ -665,4 +673,65 @@ func TestCutOff(t *testing.T) {
 	want("")
 	c.Exec("INSERT INTO outbox (topic, subject, created_at) VALUES ('refund.start', 'x', '2026-01-31')")
 	want("1 things")
+}
+
+// A close adjusts breakage for what is booked until its review, and waits for the estimates that it needs.
+func TestBreakageOfAClose(t *testing.T) {
+	t.Parallel()
+	c := newClosing(t)
+	policy(t, c.Store, recognition.Policy{From: "2026-01", Breakage: recognition.Proportional})
+	cu := c.Customer(dbtest.Entity)
+	g := cu.Grant(on(1, 3), credit.Grant{Amount: 1000, Price: usd(100000)})
+	cu.Use(on(1, 10), g, 400, nil)
+	recognise(t, c.Store, cu)
+	k := c.start("2026-01")
+	want := func(what, blocked, balance string) {
+		t.Helper()
+		got := c.run(k)
+		if blocked == "" && got != nil || blocked != "" && (len(got) != 1 || !strings.HasPrefix(got[0], db.StepBreakage+": "+blocked)) {
+			t.Errorf("%s: blocked by %q, want %q", what, got, blocked)
+		}
+		var f struct{ Balance string }
+		if err := json.Unmarshal([]byte(c.figures(k, db.StepBreakage)), &f); err != nil || f.Balance != balance {
+			t.Errorf("%s: 2019 is %s, want %s; %v", what, f.Balance, balance, err)
+		}
+	}
+	want("without an estimate", "An estimate is missing for 1 cohorts: CRD never.", "0.00")
+	estimate(t, c.Store, recognition.Estimate{From: "2026-01", Use: rate(t, "0.3")})
+	if got := c.run(k); len(got) != 1 || !strings.Contains(got[0], "CRD never") {
+		t.Errorf("more used than expected: %q", got)
+	}
+	estimate(t, c.Store, recognition.Estimate{From: "2026-01", Use: rate(t, "0.8")})
+	want("estimated", "", "-100.00")
+	figures, entries := c.figures(k, db.StepBreakage), c.count("2026-01")
+	want("again", "", "-100.00")
+	if c.figures(k, db.StepBreakage) != figures || c.count("2026-01") != entries {
+		t.Errorf("run again it says %s, after %s", c.figures(k, db.StepBreakage), figures)
+	}
+	cu.Do(dbtest.Operation{Kind: "consume", At: on(3, 1), ServiceAt: on(1, 20), Moves: []dbtest.Move{{Grant: g, Debit: "available", Credit: "consumed", Amount: 200}}})
+	recognise(t, c.Store, cu)
+	want("after late usage", "", "-150.00")
+	hash := c.review(k)
+	if err := c.Store.PrepareAgain(ctx, k, ""); err != nil { // in review with its pack: nothing happens
+		t.Fatal(err)
+	}
+	c.must(func(cat *db.Catalog) error {
+		_, err := cat.RejectClose(ctx, k.Entity, k.Period, "Another estimate")
+		return err
+	})
+	if err := c.Store.ReviewClose(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	estimate(t, c.Store, recognition.Estimate{From: "2026-01", Use: rate(t, "0.75")})
+	want("estimated in review", "Breakage is to be adjusted again.", "-150.00")
+	if err := c.Store.PrepareAgain(ctx, k, "Blocked"); err != nil {
+		t.Fatal(err)
+	}
+	want("estimated anew", "", "-200.00")
+	if again := c.review(k); again == hash {
+		t.Error("another adjustment, and the same pack")
+	}
+	if log, err := c.Store.BreakageLog(ctx, dbtest.Entity, "2026-01"); err != nil || len(log) != 3 || log[1].Run != 2 {
+		t.Errorf("%+v, %v", log, err)
+	}
 }

@@ -137,7 +137,7 @@ func TestExport(t *testing.T) {
 		}
 		classes := exporttest.RollForward(t, filepath.Join(dir, export.HLedger.File(1)), "USD")
 		for class, minor := range map[string]int64{"purchases": roll.Purchases, "concessions": roll.Concessions, "recognised": -roll.Recognised, "breakage": -roll.Breakage,
-			"refunds": -roll.Refunds, "voids": -roll.Voids, "adjustments": -roll.Adjustments} {
+			"refunds": -roll.Refunds, "voids": -roll.Voids, "disputes": -roll.Disputes, "transfers": -roll.Transfers, "corrections": -roll.Corrections, "adjustments": -roll.Adjustments} {
 			if want := usd(minor).String(); classes[class] != want && (minor != 0 || classes[class] != "") {
 				t.Errorf("%s: hledger's %s are %q, the database's %s", period, class, classes[class], want)
 			}

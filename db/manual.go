@@ -56,7 +56,10 @@ func manualJournal(m sqlc.ManualJournal) (ManualJournal, error) {
 }
 
 // controlAccounts are the sums of what customers have; entries of people would part them from it.
-var controlAccounts = map[ledger.Account]bool{ledger.PrepaidCredits: true, ledger.UnbilledReceivable: true, ledger.RefundLiability: true}
+var controlAccounts = map[ledger.Account]bool{
+	ledger.PrepaidCredits: true, ledger.CreditsInTransfer: true, ledger.BreakageAdjustment: true, ledger.UnbilledReceivable: true, ledger.RefundLiability: true,
+	ledger.DisputedFunds: true,
+}
 
 // entry makes the journal entry of a manual journal, in the period it names.
 func (j *ManualJournal) entry(currency string) (ledger.Entry, error) {

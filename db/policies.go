@@ -232,6 +232,7 @@ type Adjustment struct {
 	Period    ledger.Period // that it was posted in
 	Policy    int           // version; 0: the defaults
 	Estimate  int           // version; 0: none was needed
+	Run       int           // 1, 2, … of the same cohort, period, policy and estimate
 	Use       recognition.Rate
 	Amount    int64          // 0: nothing was to be adjusted
 	Entry     credit.EntryID // zero: nothing was posted
@@ -250,9 +251,8 @@ type MissingCohort struct {
 }
 
 // AdjustBreakage brings the breakage of an entity's cohorts, as booked up to the end of a period, to where the proportional method and the
-// estimates in force want it, and posts the adjustments in that period, on its last day. A cohort is adjusted once for a period, a version of
-// the policy and one of the estimate: run again it posts nothing for those, and a new estimate is caught up. Cohorts of the remote method are
-// brought back to zero. Either all cohorts are adjusted or none; it is refused with entity_not_found, period_closed, when the period takes no
+// estimates in force want it, and posts the adjustments in that period, on its last day. Run again it posts nothing; what was booked since, and a new
+// estimate, are caught up. Cohorts of the remote method are brought back to zero. Either all cohorts are adjusted or none; it is refused with entity_not_found, period_closed, when the period takes no
 // entries, and estimate_exceeded, naming the cohort, when more was used than was expected to be.
 func (s *Store) AdjustBreakage(ctx context.Context, entity string, period ledger.Period) (BreakageRun, error) {
 	books, err := s.Entity(ctx, entity)
@@ -270,7 +270,18 @@ func (s *Store) AdjustBreakage(ctx context.Context, entity string, period ledger
 		if !status.Accepts() {
 			return credit.Errorf(credit.PeriodClosed, "Period %s is %s.", period, status)
 		}
-		return run.adjust(ctx, q, books, period)
+		due, missing, err := dueBreakage(ctx, q, books, period)
+		if err != nil {
+			return err
+		}
+		run.Missing = missing
+		for i := range due {
+			if err := due[i].post(ctx, q, books); err != nil {
+				return err
+			}
+		}
+		run.Adjustments = due
+		return nil
 	})
 	if err != nil {
 		return BreakageRun{}, wrap(err, "adjust breakage of "+entity)
@@ -278,24 +289,25 @@ func (s *Store) AdjustBreakage(ctx context.Context, entity string, period ledger
 	return run, nil
 }
 
-func (run *BreakageRun) adjust(ctx context.Context, q *sqlc.Queries, books EntityRow, period ledger.Period) error {
+// dueBreakage finds the adjustments that a period needs, and the cohorts that an estimate is missing for.
+func dueBreakage(ctx context.Context, q *sqlc.Queries, books EntityRow, period ledger.Period) (due []Adjustment, missing []MissingCohort, err error) {
 	policies, err := approvedPolicies(ctx, q, books.Code)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	rows, err := q.ApprovedEstimates(ctx, books.Code)
 	if err != nil {
-		return fmt.Errorf("read estimates: %w", err)
+		return nil, nil, fmt.Errorf("read estimates: %w", err)
 	}
 	estimates := make([]recognition.Estimate, len(rows))
 	for i, r := range rows {
 		if estimates[i], err = estimateRule(r); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	cohorts, err := q.BreakageCohorts(ctx, books.Code, string(period), books.TimeZone)
 	if err != nil {
-		return fmt.Errorf("read cohorts: %w", err)
+		return nil, nil, fmt.Errorf("read cohorts: %w", err)
 	}
 	for _, c := range cohorts {
 		a := Adjustment{
@@ -311,52 +323,56 @@ func (run *BreakageRun) adjust(ctx context.Context, q *sqlc.Queries, books Entit
 				continue
 			}
 		case !known:
-			run.Missing = append(run.Missing, MissingCohort{a.Unit, a.ExpiresIn})
+			missing = append(missing, MissingCohort{a.Unit, a.ExpiresIn})
 			continue
 		default:
 			a.Estimate, a.Use, expected = e.Version, e.Use, e.Expectation()
 		}
-		if err := a.post(ctx, q, books, expected, run); err != nil {
-			return err
+		if a.Amount, err = a.Adjustment(expected); err != nil {
+			var refusal *credit.Error
+			if errors.As(err, &refusal) {
+				err = refusal.With("cohort", a.cohort())
+			}
+			return nil, nil, err
+		}
+		runs, err := q.AdjustmentRuns(ctx, sqlc.AdjustmentRunsParams{
+			Entity: books.Code, Unit: a.Unit, ExpiresIn: string(a.ExpiresIn), Period: string(a.Period), PolicyVersion: int32(a.Policy), EstimateVersion: int32(a.Estimate),
+		})
+		if err != nil {
+			return nil, nil, fmt.Errorf("look for adjustments: %w", err)
+		}
+		if a.Run = int(runs) + 1; runs == 0 || a.Amount != 0 {
+			due = append(due, a)
 		}
 	}
-	return nil
+	return due, missing, nil
 }
 
-// post writes an adjustment and its entry, unless that was done before.
-func (a *Adjustment) post(ctx context.Context, q *sqlc.Queries, books EntityRow, expected recognition.Expectation, run *BreakageRun) error {
-	known, err := q.AdjustmentKnown(ctx, sqlc.AdjustmentKnownParams{
-		Entity: books.Code, Unit: a.Unit, ExpiresIn: string(a.ExpiresIn), Period: string(a.Period), PolicyVersion: int32(a.Policy), EstimateVersion: int32(a.Estimate),
-	})
-	if err != nil || known {
-		return wrap(err, "look for adjustment")
-	}
-	cohort := a.Unit + " " + string(a.ExpiresIn)
-	if a.Amount, err = a.Adjustment(expected); err != nil {
-		var refusal *credit.Error
-		if errors.As(err, &refusal) {
-			return refusal.With("cohort", cohort)
-		}
-		return err
+// cohort names the cohort of an adjustment as its posting does.
+func (a *Adjustment) cohort() string { return a.Unit + " " + string(a.ExpiresIn) }
+
+// post writes an adjustment and its entry.
+func (a *Adjustment) post(ctx context.Context, q *sqlc.Queries, books EntityRow) error {
+	cause := fmt.Sprintf("breakage/%s/%s/%s/%s/%d/%d", books.Code, a.Unit, a.ExpiresIn, a.Period, a.Policy, a.Estimate)
+	if a.Run > 1 {
+		cause += fmt.Sprintf("/%d", a.Run)
 	}
 	e := ledger.Breakage(ledger.Fact{
-		Cause:  fmt.Sprintf("breakage/%s/%s/%s/%s/%d/%d", books.Code, a.Unit, a.ExpiresIn, a.Period, a.Policy, a.Estimate),
-		Entity: books.Code, Currency: books.Currency, Day: a.Period.Last(), Period: a.Period, Policy: a.Policy,
-	}, cohort, a.Amount)
+		Cause: cause, Entity: books.Code, Currency: books.Currency, Day: a.Period.Last(), Period: a.Period, Policy: a.Policy,
+	}, a.cohort(), a.Amount)
 	if !e.Empty() {
 		if err := post(ctx, q, []ledger.Entry{e}); err != nil {
 			return err
 		}
 		a.Entry = e.ID
 	}
-	err = q.AddAdjustment(ctx, sqlc.AddAdjustmentParams{
+	err := q.AddAdjustment(ctx, sqlc.AddAdjustmentParams{
 		Entity: books.Code, Unit: a.Unit, ExpiresIn: string(a.ExpiresIn), Period: string(a.Period), PolicyVersion: int32(a.Policy), EstimateVersion: int32(a.Estimate),
-		ExpectedUse: a.Use.Decimal(), Price: a.Price, Used: a.Used, Expired: a.Expired, Adjusted: a.Adjusted, Amount: a.Amount, EntryID: uuidOf(a.Entry),
+		Run: int32(a.Run), ExpectedUse: a.Use.Decimal(), Price: a.Price, Used: a.Used, Expired: a.Expired, Adjusted: a.Adjusted, Amount: a.Amount, EntryID: uuidOf(a.Entry),
 	})
 	if err != nil {
 		return fmt.Errorf("write adjustment: %w", err)
 	}
-	run.Adjustments = append(run.Adjustments, *a)
 	return nil
 }
 
@@ -365,7 +381,11 @@ const maxLog = 5000
 
 // BreakageLog returns the true-up log of an entity, of one period or, when that is "", of all: up to 5,000 lines in order of period and cohort.
 func (s *Store) BreakageLog(ctx context.Context, entity string, period ledger.Period) ([]Adjustment, error) {
-	rows, err := s.q.BreakageLog(ctx, entity, string(period), maxLog)
+	return breakageLog(ctx, s.q, entity, period, maxLog)
+}
+
+func breakageLog(ctx context.Context, q *sqlc.Queries, entity string, period ledger.Period, n int) ([]Adjustment, error) {
+	rows, err := q.BreakageLog(ctx, entity, string(period), int32(n))
 	if err != nil {
 		return nil, fmt.Errorf("read breakage log: %w", err)
 	}
@@ -378,7 +398,7 @@ func (s *Store) BreakageLog(ctx context.Context, entity string, period ledger.Pe
 		out[i] = Adjustment{
 			Cohort: recognition.Cohort{Price: r.Price, Used: r.Used, Expired: r.Expired, Adjusted: r.Adjusted},
 			Unit:   r.Unit, ExpiresIn: ledger.Period(r.ExpiresIn), Period: ledger.Period(r.Period), Policy: int(r.PolicyVersion), Estimate: int(r.EstimateVersion),
-			Use: use, Amount: r.Amount, Entry: r.EntryID.Bytes,
+			Run: int(r.Run), Use: use, Amount: r.Amount, Entry: r.EntryID.Bytes,
 		}
 	}
 	return out, nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/shopspring/decimal"
 	"pgregory.net/rapid"
 
@@ -345,6 +346,7 @@ func TestAnyQuarter(t *testing.T) {
 		}
 		customers := []*dbtest.Customer{b.Customer(entity), b.Customer(entity)}
 		var grants []*credit.Grant
+		disputed := map[credit.GrantID]bool{}
 		owner := map[credit.GrantID]*dbtest.Customer{}
 		closing := map[string]int64{}
 		for month := time.January; month <= time.March; month++ {
@@ -380,6 +382,9 @@ func TestAnyQuarter(t *testing.T) {
 					switch {
 					case what <= 4:
 						owner[g.ID].Use(on(month, day), g, k, credit.Dimensions{"model": rapid.SampledFrom([]string{"s", "l"}).Draw(rt, "model")})
+					case what == 6 && g.Type == credit.Purchased && !disputed[g.ID] && rapid.Bool().Draw(rt, "dispute"):
+						owner[g.ID].Dispute(on(month, day), g)
+						disputed[g.ID] = true
 					case what == 5 && g.Type == credit.Purchased:
 						owner[g.ID].Refund(on(month, day), g, k, g.FXRate)
 					case g.Consumed > 0:
@@ -414,7 +419,7 @@ func TestAnyQuarter(t *testing.T) {
 			}
 			months = db.RollForward{Currency: m.Currency, Purchases: months.Purchases + m.Purchases, Concessions: months.Concessions + m.Concessions,
 				Recognised: months.Recognised + m.Recognised, Breakage: months.Breakage + m.Breakage, Refunds: months.Refunds + m.Refunds,
-				Adjustments: months.Adjustments + m.Adjustments, Closing: m.Closing}
+				Corrections: months.Corrections + m.Corrections, Adjustments: months.Adjustments + m.Adjustments, Closing: m.Closing}
 		}
 		if months != quarter {
 			rt.Fatalf("months %+v, quarter %+v", months, quarter)
@@ -491,6 +496,18 @@ func check(rt *rapid.T, s *db.Store, entity string, period ledger.Period, grants
 		case ledger.BreakageAdjustment:
 			ahead = a.Debit - a.Credit
 		}
+	}
+	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
+		all, err := db.ReconcileOn(ctx, tx, db.CloseKey{Entity: entity, Period: period, Version: 1})
+		for _, r := range all {
+			if r.Stands() {
+				rt.Errorf("%s at the end of %s: %+v", r.Code, period, r)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		rt.Fatal(err)
 	}
 	if liability != carried || ahead < 0 || ahead > carried {
 		rt.Fatalf("2010 is %d, grants carry %d, 2019 is %d", liability, carried, ahead)

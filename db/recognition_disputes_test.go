@@ -70,8 +70,8 @@ func TestRecogniseQuarterWithCorrectionAndDispute(t *testing.T) {
 		r      db.RollForward
 	}{
 		{"2026-01", db.RollForward{Currency: "USD", Purchases: 10000, Recognised: 5833, Closing: 4167}},
-		{"2026-02", db.RollForward{Currency: "USD", Opening: 4167, Purchases: 11000, Recognised: 4496, Refunds: 4400, Adjustments: -416, Closing: 6687, Late: -416}},
-		{"2026-03", db.RollForward{Currency: "USD", Opening: 6687, Purchases: 4500, Breakage: 2937, Adjustments: 3750, Closing: 4500}},
+		{"2026-02", db.RollForward{Currency: "USD", Opening: 4167, Purchases: 11000, Recognised: 4496, Refunds: 4400, Corrections: -416, Closing: 6687, Late: -416}},
+		{"2026-03", db.RollForward{Currency: "USD", Opening: 6687, Purchases: 4500, Breakage: 2937, Disputes: 3750, Closing: 4500}},
 	} {
 		if got := rollForward(t, s, want.period, credit.CustomerID{}); got != want.r {
 			t.Errorf("roll-forward of %s: %+v, want %+v", want.period, got, want.r)

@@ -79,8 +79,9 @@ var Reports = []ReportSpec{
 		{"kind", ColumnText}, {"late", ColumnBoolean}, {"customer_id", ColumnCustomer}, {"grant_id", ColumnGrant}, {"cause", ColumnText}, {"line", ColumnInteger},
 		{"account", ColumnInteger}, {"name", ColumnText}, {"debit", ColumnMoney}, {"credit", ColumnMoney}, {"product", ColumnText}, {"model", ColumnText}},
 		sqlc.ReportJournal, (*reportRun).periods},
-	{"roll_forward", 1, []ReportColumn{{"customer_id", ColumnCustomer}, {"currency", ColumnText}, {"opening", ColumnMoney}, {"purchases", ColumnMoney}, {"concessions", ColumnMoney},
-		{"recognised", ColumnMoney}, {"breakage", ColumnMoney}, {"refunds", ColumnMoney}, {"voids", ColumnMoney}, {"adjustments", ColumnMoney}, {"closing", ColumnMoney}, {"late", ColumnMoney}},
+	{"roll_forward", 2, []ReportColumn{{"customer_id", ColumnCustomer}, {"currency", ColumnText}, {"opening", ColumnMoney}, {"purchases", ColumnMoney}, {"concessions", ColumnMoney},
+		{"recognised", ColumnMoney}, {"breakage", ColumnMoney}, {"refunds", ColumnMoney}, {"voids", ColumnMoney},
+		{"disputes", ColumnMoney}, {"transfers", ColumnMoney}, {"corrections", ColumnMoney}, {"adjustments", ColumnMoney}, {"closing", ColumnMoney}, {"late", ColumnMoney}},
 		sqlc.RollForward, func(r *reportRun) []any {
 			return []any{"customer", string(r.From), r.LegalEntity, string(r.To), pgtype.UUID{}, pgtype.UUID{Valid: true}, int32(math.MaxInt32)}
 		}},

@@ -90,13 +90,16 @@ func (s *Store) TrialBalance(ctx context.Context, entity string, span Span) (Tri
 }
 
 // RollForward tells how deferred revenue (account 2010) went from one balance to another, in minor units of one currency:
-// Opening + Purchases + Concessions - Recognised - Breakage - Refunds - Voids - Adjustments = Closing.
+// Opening + Purchases + Concessions - Recognised - Breakage - Refunds - Voids - Disputes - Transfers - Corrections - Adjustments = Closing.
 type RollForward struct {
 	Customer credit.CustomerID // when it was asked for by customer
 	Grant    credit.GrantID    // when it was asked for by grant
 	Currency string
 	Opening, Purchases, Concessions,
 	Recognised, Breakage, Refunds, Voids,
+	Disputes, // what was left of grants whose payment was lost
+	Transfers, // to other grants, less from other grants: nothing over all customers when both sides are booked
+	Corrections, // used credits that were given back: negative
 	Adjustments, // of any other kind
 	Closing int64
 	Late int64 // how much of what left (net of what came in) had happened in periods that took no more entries
@@ -104,7 +107,7 @@ type RollForward struct {
 
 // Foots tells whether the columns make the closing balance.
 func (r RollForward) Foots() bool {
-	return r.Opening+r.Purchases+r.Concessions-r.Recognised-r.Breakage-r.Refunds-r.Voids-r.Adjustments == r.Closing
+	return r.Opening+r.Purchases+r.Concessions-r.Recognised-r.Breakage-r.Refunds-r.Voids-r.Disputes-r.Transfers-r.Corrections-r.Adjustments == r.Closing
 }
 
 // RollForward returns the roll-forward of an entity's deferred revenue, of one customer's when it is not zero. An Error coded entity_not_found
@@ -155,6 +158,7 @@ func (s *Store) rollForward(ctx context.Context, by, entity string, span Span, c
 func rollForwardOf(r sqlc.RollForwardRow) RollForward {
 	return RollForward{
 		Currency: r.Currency, Opening: r.Opening, Purchases: r.Purchases, Concessions: r.Concessions, Recognised: r.Recognised, Breakage: r.Breakage,
-		Refunds: r.Refunds, Voids: r.Voids, Adjustments: r.Adjustments, Closing: r.Closing, Late: r.Late,
+		Refunds: r.Refunds, Voids: r.Voids, Disputes: r.Disputes,
+		Transfers: r.Transfers, Corrections: r.Corrections, Adjustments: r.Adjustments, Closing: r.Closing, Late: r.Late,
 	}
 }

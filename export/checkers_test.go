@@ -80,7 +80,7 @@ func TestCheckersAgree(t *testing.T) {
 	}
 	roll := exporttest.RollForward(t, filepath.Join("testdata", export.HLedger.File(1)), "USD")
 	for class, amount := range map[string]string{"purchases": "230.00", "concessions": "20.00", "recognised": "-66.66", "refunds": "-44.00", "breakage": "-66.00",
-		"voids": "-15.00", "adjustments": "4.16"} {
+		"voids": "-15.00", "corrections": "4.16"} {
 		if roll[class] != amount {
 			t.Errorf("roll-forward: %s is %s, want %s", class, roll[class], amount)
 		}

@@ -114,7 +114,7 @@ func rollClass(k ledger.Kind, a ledger.Account) string {
 		return "purchases"
 	case ledger.KindConcession:
 		return "concessions"
-	case ledger.KindRecognition:
+	case ledger.KindRecognition, ledger.KindDecrement:
 		return "recognised"
 	case ledger.KindExpiry:
 		return "breakage"
@@ -122,6 +122,12 @@ func rollClass(k ledger.Kind, a ledger.Account) string {
 		return "refunds"
 	case ledger.KindVoid:
 		return "voids"
+	case ledger.KindDispute:
+		return "disputes"
+	case ledger.KindTransfer:
+		return "transfers"
+	case ledger.KindReversal:
+		return "corrections"
 	}
 	return "adjustments"
 }

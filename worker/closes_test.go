@@ -2,9 +2,13 @@ package worker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,9 +19,12 @@ import (
 	"go.temporal.io/sdk/interceptor"
 
 	"github.com/tallystick/tallystick/activities"
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/credit/ledger"
 	"github.com/tallystick/tallystick/db"
+	"github.com/tallystick/tallystick/export"
+	"github.com/tallystick/tallystick/seal"
 	"github.com/tallystick/tallystick/workflows"
 )
 
@@ -143,6 +150,60 @@ func (c *closer) reject() {
 	})
 }
 
+// publishing gives the worker a key to seal with and a directory for exports.
+func publishing(t *testing.T) func(*Config) {
+	return func(cfg *Config) {
+		key, err := seal.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Sealer, cfg.ExportDir = &audit.Sealer{Key: key, Dir: t.TempDir()}, t.TempDir()
+	}
+}
+
+// published is what a version of the period was published as; its files are whole.
+func (c *closer) published(version int) (p struct {
+	Pack string `json:"pack_sha256"`
+	Seal struct {
+		Pack    string `json:"pack_sha256"`
+		Version int
+		Size    int64
+	}
+	Export struct {
+		Folder   string
+		Manifest string `json:"manifest_sha256"`
+		Entries  int64
+		Files    []export.File
+	}
+}) {
+	c.t.Helper()
+	dir := filepath.Join(c.cfg.ExportDir, "main", string(c.key.Period), fmt.Sprintf("v%d", version))
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return b
+	}
+	if err := json.Unmarshal(read("close.json"), &p); err != nil {
+		c.t.Fatal(err)
+	}
+	for name, want := range map[string]string{"pack.json": p.Pack, export.ManifestFile: p.Export.Manifest} {
+		if got := fmt.Sprintf("%x", sha256.Sum256(read(name))); got != want {
+			c.t.Errorf("%s is %s, published is %s", name, got, want)
+		}
+	}
+	if len(p.Export.Files) != 4 {
+		c.t.Errorf("published are %+v", p.Export.Files)
+	}
+	for _, f := range p.Export.Files {
+		if got := fmt.Sprintf("%x", sha256.Sum256(read(f.Name))); got != f.SHA256 {
+			c.t.Errorf("%s is %s, published is %s", f.Name, got, f.SHA256)
+		}
+	}
+	return p
+}
+
 func (c *closer) how() (s workflows.CloseStanding) {
 	c.t.Helper()
 	v, err := c.w.client.QueryWorkflow(context.Background(), c.id, "", workflows.QueryState)
@@ -157,7 +218,7 @@ func (c *closer) how() (s workflows.CloseStanding) {
 
 // A period from its close to its reopening, blocked by a journal, rejected once, on the real servers.
 func TestAPeriodCloses(t *testing.T) {
-	c := newCloser(t, asWorker)
+	c := newCloser(t, asWorker, publishing(t))
 	c.run()
 	id := c.journal()
 	c.start()
@@ -196,7 +257,11 @@ func TestAPeriodCloses(t *testing.T) {
 	if c.ended(c.id, &r); r.Status != db.CloseClosed || r.PackHash != first {
 		t.Errorf("%+v", r)
 	}
-	c.keep("close", c.id, "")
+	c.keep("close-published", c.id, "")
+	wasFirst := c.published(1)
+	if wasFirst.Pack != first || wasFirst.Seal.Pack != first || wasFirst.Seal.Version != 1 || wasFirst.Export.Entries != 2 {
+		t.Errorf("published is %+v", wasFirst)
+	}
 	if n := c.count("SELECT count(*) FROM journal_entries"); n != booked || c.count("SELECT count(*) FROM periods WHERE status = 'closed'") != 1 {
 		t.Errorf("%d entries before the lock, %d after", booked, n)
 	}
@@ -209,6 +274,45 @@ func TestAPeriodCloses(t *testing.T) {
 	}
 	if err != nil || r.PackHash != first || c.count("SELECT count(*) FROM journal_entries") != booked {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if again := c.published(1); !reflect.DeepEqual(again, wasFirst) {
+		t.Errorf("published again as %+v, was %+v", again, wasFirst)
+	}
+
+	// Reopened and closed again it is the next version, with a seal and an export of its own.
+	c.change(func(ctx context.Context, cat *db.Catalog) error {
+		_, err := cat.AskReopening(ctx, "main", c.key.Period, "A fee was missed", c.controller)
+		return err
+	})
+	var other int32
+	if err := c.Store.Pool.QueryRow(context.Background(),
+		"INSERT INTO api_keys (digest, hint, name, role) VALUES (gen_random_uuid()::text::bytea, 'hint', 'another', 'controller') RETURNING no").Scan(&other); err != nil {
+		t.Fatal(err)
+	}
+	c.change(func(ctx context.Context, cat *db.Catalog) error {
+		_, err := cat.ApproveReopening(ctx, "main", c.key.Period, other)
+		return err
+	})
+	c.book()
+	c.start()
+	c.key.Version = 2
+	c.id = c.cfg.Prefix + workflows.CloseWorkflowID(c.key)
+	second := c.inReview()
+	c.approve()
+	c.ended(c.id, &r)
+	isSecond := c.published(2)
+	if second == first || isSecond.Pack != second || isSecond.Seal.Pack != second || isSecond.Seal.Version != 2 || isSecond.Seal.Size != 3 || isSecond.Export.Entries != 3 {
+		t.Errorf("published is %+v", isSecond)
+	}
+	if n := c.count("SELECT count(*) FROM periods WHERE version = 2 AND status = 'closed'"); n != 1 {
+		t.Error("the period is not of version 2")
+	}
+	if again := c.published(1); !reflect.DeepEqual(again, wasFirst) {
+		t.Errorf("the first version was published as %+v, and is %+v", wasFirst, again)
+	}
+	report, err := audit.Verify(context.Background(), c.Store, audit.Options{Entity: "main", Period: c.key.Period})
+	if err != nil || !report.Clean() {
+		t.Errorf("%+v, %v", report, err)
 	}
 	for _, i := range db.Invariants {
 		if v, err := c.Store.Verify(context.Background(), i, 1); err != nil || len(v.First) > 0 {
@@ -264,8 +368,8 @@ func TestCloseSurvivesEveryKill(t *testing.T) {
 	}
 	c := newCloser(t)
 	c.start()
-	for _, step := range []string{db.StepCutOff, db.StepExpiries, db.StepOverage, db.StepCostAccrual, db.StepManualJournals, db.StepReconciliations,
-		db.StepReports} {
+	for _, step := range []string{db.StepCutOff, db.StepExpiries, db.StepOverage, db.StepCostAccrual, db.StepBreakage, db.StepManualJournals,
+		db.StepReconciliations, db.StepReports} {
 		c.die("RunCloseStep/" + step)
 	}
 	c.die("ReviewClose")
@@ -279,11 +383,16 @@ func TestCloseSurvivesEveryKill(t *testing.T) {
 		t.Errorf("killed %s, undisturbed %s", hash, again)
 	}
 	c.approve()
-	c.die("LockPeriod")
+	for _, after := range []string{"LockPeriod", "RunCloseStep/" + db.StepSeal, "RunCloseStep/" + db.StepExport, "RunCloseStep/" + db.StepPublish} {
+		c.die(after)
+	}
 	c.run()
 	var r workflows.CloseResult
 	if c.ended(c.id, &r); r.PackHash != hash {
 		t.Errorf("%+v", r)
+	}
+	if n := c.count("SELECT count(*) FROM close_steps WHERE step IN ('seal', 'export', 'publish') AND status = 'done' AND figures::text LIKE '%not_done%'"); n != 3 {
+		t.Errorf("%d steps say that nothing is configured", n) // the publication repeats both
 	}
 	if n := c.count("SELECT count(*) FROM events WHERE type = 'period.closed'"); n != 1 {
 		t.Errorf("it was closed %d times", n)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tallystick/tallystick/activities"
+	"github.com/tallystick/tallystick/audit"
 	"github.com/tallystick/tallystick/balance"
 	"github.com/tallystick/tallystick/credit"
 	"github.com/tallystick/tallystick/db"
@@ -47,6 +48,9 @@ type Config struct {
 	Mail     *webhook.SMTP  // the server for endpoints that are mail addresses; nil: there are none
 	Timing   webhook.Timing // of webhook deliveries
 	Version  string         // of the program, for those who get webhooks
+
+	Sealer    *audit.Sealer // of closed periods; nil or without a key: they are not sealed
+	ExportDir string        // where the journals of closed periods are written; "": nowhere
 
 	Registry prometheus.Registerer // nil: no metrics
 }
@@ -186,7 +190,7 @@ func (w *worker) serveTemporal(ctx context.Context) {
 		w.log.ErrorContext(ctx, "Temporal worker ended", "error", err)
 		cancel()
 	}
-	a := &activities.Activities{Service: w.service, Store: w.store}
+	a := &activities.Activities{Service: w.service, Store: w.store, Sealer: w.cfg.Sealer, ExportDir: w.cfg.ExportDir}
 	grants, finance := w.newSDKWorker(workflows.GrantsQueue, fatal), w.newSDKWorker(workflows.FinanceQueue, fatal)
 	workflows.RegisterGrants(grants)
 	workflows.RegisterFinance(finance)

@@ -59,7 +59,7 @@ type CloseBlocked struct {
 
 // PeriodClose closes a version of an accounting period:
 //
-//	late window → steps, again and again until none is blocked → review → steps → pack → approval → lock
+//	late window → steps, again and again until none is blocked → review → steps → pack → approval → lock → seal → export → publication
 //
 // What is decided by people is decided in Postgres, by those whom the API knows, and the workflow is told by [SignalChanged]; it decides nothing.
 // Every activity may run twice and changes nothing then.
@@ -134,8 +134,7 @@ func (c *periodClose) pass(ctx workflow.Context) (done bool, err error) {
 	}
 	switch f := &c.facts; {
 	case f.Status == "closed":
-		c.stand(ctx, "closed", "", nil)
-		return true, nil
+		return c.publish(ctx)
 	case f.Status == "approved":
 		return false, c.lock(ctx)
 	case f.Status == "in_review":
@@ -150,18 +149,10 @@ func (c *periodClose) pass(ctx workflow.Context) (done bool, err error) {
 // prepare runs the steps. Is none blocked, the period is taken into review, and the steps are run once more: what they find then is what is approved.
 func (c *periodClose) prepare(ctx workflow.Context) error {
 	var a *activities.Activities
-	var blocked []CloseBlocked
-	for _, s := range c.facts.Steps {
-		var r activities.CloseStepResult
-		in := activities.CloseStepInput{CloseRef: c.in.CloseRef, Step: s.Name}
-		if err := workflow.ExecuteActivity(withCloseActivity(ctx, s.Title), a.RunCloseStep, in).Get(ctx, &r); err != nil {
-			return err
-		}
-		if r.BlockedBy != "" {
-			blocked = append(blocked, CloseBlocked{s.Name, r.BlockedBy})
-		}
-	}
+	blocked, err := c.run(ctx, c.facts.Steps)
 	switch {
+	case err != nil:
+		return err
 	case blocked != nil:
 		if c.facts.InReview {
 			again := activities.PrepareCloseInput{CloseRef: c.in.CloseRef, Note: "Blocked in review: " + blocked[0].By}
@@ -169,13 +160,7 @@ func (c *periodClose) prepare(ctx workflow.Context) error {
 				return err
 			}
 		}
-		if c.blocked == 0 {
-			c.tell(ctx, "Blocked: "+blocked[0].By)
-		}
-		again := min(closeAgain<<min(c.blocked, 10), closeAgainMost)
-		c.blocked++
-		c.stand(ctx, "preparing", "something to change; else it looks again in "+again.String(), blocked)
-		return c.wait(ctx, again, "look again")
+		return c.waitBlocked(ctx, "preparing", blocked)
 	case !c.facts.InReview:
 		c.blocked = 0
 		c.tell(ctx, "All steps are done; into review.")
@@ -189,6 +174,43 @@ func (c *periodClose) prepare(ctx workflow.Context) error {
 		c.tell(ctx, "Pack "+pack.Hash+" is in review.")
 	}
 	return nil
+}
+
+// run runs steps in order, and returns those that are blocked.
+func (c *periodClose) run(ctx workflow.Context, steps []activities.CloseStep) (blocked []CloseBlocked, err error) {
+	var a *activities.Activities
+	for _, s := range steps {
+		var r activities.CloseStepResult
+		in := activities.CloseStepInput{CloseRef: c.in.CloseRef, Step: s.Name}
+		if err := workflow.ExecuteActivity(withCloseActivity(ctx, s.Title), a.RunCloseStep, in).Get(ctx, &r); err != nil {
+			return nil, err
+		}
+		if r.BlockedBy != "" {
+			blocked = append(blocked, CloseBlocked{s.Name, r.BlockedBy})
+		}
+	}
+	return blocked, nil
+}
+
+// waitBlocked waits for something to change, longer each time.
+func (c *periodClose) waitBlocked(ctx workflow.Context, state string, blocked []CloseBlocked) error {
+	if c.blocked == 0 {
+		c.tell(ctx, "Blocked: "+blocked[0].By)
+	}
+	again := min(closeAgain<<min(c.blocked, 10), closeAgainMost)
+	c.blocked++
+	c.stand(ctx, state, "something to change; else it looks again in "+again.String(), blocked)
+	return c.wait(ctx, again, "look again")
+}
+
+// publish runs what follows the lock, until nothing of it is blocked.
+func (c *periodClose) publish(ctx workflow.Context) (done bool, err error) {
+	c.stand(ctx, "closed", "", nil)
+	blocked, err := c.run(ctx, c.facts.After)
+	if err != nil || blocked == nil {
+		return blocked == nil, err
+	}
+	return false, c.waitBlocked(ctx, "closed", blocked)
 }
 
 // review waits for the approver, and reminds once a day.

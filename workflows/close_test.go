@@ -21,7 +21,9 @@ import (
 type books struct {
 	facts   activities.CloseFacts
 	blocked string // what the second step says
-	calls   []string
+	// notPublished is how often the step after the lock is blocked.
+	notPublished int
+	calls        []string
 }
 
 func closing(t *testing.T, b *books) *testsuite.TestWorkflowEnvironment {
@@ -40,6 +42,10 @@ func closing(t *testing.T, b *books) *testsuite.TestWorkflowEnvironment {
 	env.OnActivity(a.RunCloseStep, mock.Anything, mock.Anything).Maybe().Return(
 		func(_ context.Context, in activities.CloseStepInput) (r activities.CloseStepResult, err error) {
 			b.calls = append(b.calls, in.Step)
+			if in.Step == "after" && b.notPublished > 0 {
+				b.notPublished--
+				r.BlockedBy = "A seal is broken."
+			}
 			if in.Step == "two" {
 				r.BlockedBy = b.blocked
 			}
@@ -70,7 +76,7 @@ func closing(t *testing.T, b *books) *testsuite.TestWorkflowEnvironment {
 			b.facts.Status, b.facts.InReview, b.facts.PackHash = "preparing", false, ""
 			return activities.ClosedPeriod{Status: "preparing"}, nil
 		}
-		b.facts.Status = "closed"
+		b.facts.Status, b.facts.After = "closed", []activities.CloseStep{{Name: "after", Title: "After"}}
 		return activities.ClosedPeriod{Status: "closed"}, nil
 	})
 	return env
@@ -86,7 +92,7 @@ func after(env *testsuite.TestWorkflowEnvironment, d time.Duration, do func()) {
 
 // It waits for the late window, looks again while it is blocked, runs the steps before and after the review begins, and reminds every day.
 func TestPeriodClose(t *testing.T) {
-	b := &books{blocked: "A journal waits."}
+	b := &books{blocked: "A journal waits.", notPublished: 2}
 	env := closing(t, b)
 	start := env.Now()
 	b.facts.Status, b.facts.LateUntil = "preparing", start.Add(72*time.Hour)
@@ -104,7 +110,7 @@ func TestPeriodClose(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	steps := []string{"one", "two"}
-	want := slices.Concat(slices.Repeat(steps, 4), steps, []string{"review"}, steps, []string{"pack", "remind", "remind", "lock"})
+	want := slices.Concat(slices.Repeat(steps, 4), steps, []string{"review"}, steps, []string{"pack", "remind", "remind", "lock", "after", "after", "after"})
 	if !slices.Equal(b.calls, want) {
 		t.Errorf("%q, want %q", b.calls, want)
 	}
@@ -124,7 +130,7 @@ func TestPeriodCloseGoesBack(t *testing.T) {
 	}
 	steps := "one two"
 	again := steps + " review " + steps + " pack lock"
-	if got, want := strings.Join(b.calls, " "), steps+" out of review "+again+" "+again; got != want {
+	if got, want := strings.Join(b.calls, " "), steps+" out of review "+again+" "+again+" after"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

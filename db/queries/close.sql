@@ -61,7 +61,12 @@ UPDATE closes SET status = 'approved', approver = @approver, approved_at = now()
 UPDATE closes SET status = 'closed', closed_at = clock_timestamp() WHERE entity = @entity AND period = @period AND version = @version;
 
 -- name: UnfinishedCloses :many
-SELECT entity, period, version FROM closes WHERE status <> 'closed' ORDER BY entity, period, version;
+-- Those that have not ended, and the newest ones of closed periods that are not published.
+SELECT c.entity, c.period, c.version FROM closes AS c
+JOIN periods AS p ON p.entity = c.entity AND p.period = c.period
+WHERE c.status <> 'closed' OR p.status = 'closed' AND p.version = c.version AND NOT EXISTS (
+  SELECT FROM close_steps AS s WHERE s.entity = c.entity AND s.period = c.period AND s.version = c.version AND s.step = 'publish' AND s.status = 'done')
+ORDER BY c.entity, c.period, c.version;
 
 -- name: PeriodSize :one
 -- Nothing is ever taken out of a period or changed in it, so the same numbers are the same entries.
@@ -70,10 +75,10 @@ FROM (SELECT count(p.entry_id) AS n FROM journal_entries AS e LEFT JOIN postings
       WHERE e.entity = @entity AND e.period = @period GROUP BY e.id) AS x;
 
 -- name: SaveCloseStep :exec
--- Only while the close is being prepared, and never in the place of what was found later.
+-- Only while the close has the status that the step belongs to, and never in the place of what was found later.
 INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256, run_at)
 SELECT c.entity, c.period, c.version, @step, @status, sqlc.narg('blocked_by')::text, @figures::json, @sha256, @run_at::timestamptz
-FROM closes AS c WHERE c.entity = @entity AND c.period = @period AND c.version = @version AND c.status = 'preparing' FOR SHARE
+FROM closes AS c WHERE c.entity = @entity AND c.period = @period AND c.version = @version AND c.status = @during::text FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
 SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = excluded.run_at
 WHERE close_steps.run_at <= excluded.run_at;
@@ -207,7 +212,8 @@ LEFT JOIN postings AS p ON p.entry_id = e.id AND p.currency = l.currency
 GROUP BY e.id;
 
 -- name: ReconcilePrepaid :many
--- R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods.
+-- R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods; and what
+-- account 2019 says of each cohort, and the true-up log.
 WITH books AS (SELECT @entity::text AS entity, @period::text AS period),
 booked AS (
   SELECT e.grant_id, coalesce(sum(x.credit) FILTER (WHERE e.period <= books.period), 0) AS upto,
@@ -227,7 +233,21 @@ booked AS (
 SELECT coalesce(c.id::text, b.grant_id::text, 'no grant')::text AS subject, coalesce(b.upto, 0)::bigint AS a,
   (CASE WHEN c.id IS NULL THEN 0 ELSE c.amount - coalesce(b.later, 0) END)::bigint AS b
 FROM carried AS c
-FULL JOIN booked AS b ON b.grant_id = c.id;
+FULL JOIN booked AS b ON b.grant_id = c.id
+UNION ALL
+SELECT coalesce(a.cohort, t.cohort), coalesce(a.amount, 0)::bigint, coalesce(t.amount, 0)::bigint
+FROM (
+  SELECT coalesce(p.product, 'no cohort') AS cohort, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2019
+  GROUP BY 1
+) AS a
+FULL JOIN (
+  SELECT x.unit || ' ' || x.expires_in AS cohort, -sum(x.amount) AS amount
+  FROM books JOIN breakage_adjustments AS x ON x.entity = books.entity AND x.period <= books.period
+  GROUP BY 1
+) AS t ON t.cohort = a.cohort;
 
 -- name: ReconcileUnits :many
 -- R3. The credits of each grant that were issued, and all places where they are.
@@ -332,3 +352,52 @@ CROSS JOIN LATERAL (SELECT b.debit * of_kind.sign AS amount) AS g;
 WITH books AS (SELECT @entity::text AS entity, @period::text AS period)
 SELECT e.id::text AS subject, (to_char(e.service_on, 'YYYY-MM') <> e.period)::integer::bigint AS a, e.late::integer::bigint AS b
 FROM books JOIN journal_entries AS e ON e.entity = books.entity AND e.period = books.period;
+
+-- name: ReconcileTransfers :many
+-- R14. What account 2011 says of each grant that credits have left, and what of them has left before the end of the period and arrives after it.
+WITH books AS (
+  SELECT x.entity, x.period, ((x.period || '-01')::timestamp + interval '1 month') AT TIME ZONE l.time_zone AS ends
+  FROM (SELECT @entity::text AS entity, @period::text AS period) AS x JOIN legal_entities AS l ON l.code = x.entity
+), booked AS (
+  SELECT CASE p.side WHEN 'cr' THEN e.grant_id ELSE g.from_grant END AS grant_id, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2011
+  LEFT JOIN grants AS g ON g.id = e.grant_id
+  GROUP BY 1
+), under_way AS (
+  SELECT f.id AS grant_id, sum(g.basis_minor) AS amount
+  FROM books
+  JOIN customers AS c ON c.entity = books.entity
+  JOIN grants AS f ON f.customer_id = c.id AND f.transferred > 0
+  JOIN grants AS g ON g.from_grant = f.id AND g.issued_at >= books.ends
+  JOIN operations AS o ON o.customer_id = f.customer_id AND o.ver = g.from_ver AND o.service_at < books.ends
+  GROUP BY f.id
+)
+SELECT coalesce(b.grant_id::text, u.grant_id::text, 'no grant')::text AS subject, coalesce(b.amount, 0)::bigint AS a, coalesce(u.amount, 0)::bigint AS b
+FROM booked AS b
+FULL JOIN under_way AS u ON u.grant_id = b.grant_id;
+
+-- name: ReconcileDisputes :many
+-- R15. What account 1130 says of each disputed grant at the end of the period, and the disputes of it that were open then.
+WITH books AS (
+  SELECT x.entity, x.period, ((x.period || '-01')::timestamp + interval '1 month') AT TIME ZONE l.time_zone AS ends
+  FROM (SELECT @entity::text AS entity, @period::text AS period) AS x JOIN legal_entities AS l ON l.code = x.entity
+), booked AS (
+  SELECT e.grant_id, sum(CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 1130
+  GROUP BY e.grant_id
+), open AS (
+  SELECT d.grant_id, sum(d.basis_minor) AS amount
+  FROM books
+  JOIN customers AS c ON c.entity = books.entity
+  JOIN disputes AS d ON d.customer_id = c.id
+  JOIN operations AS o ON o.customer_id = d.customer_id AND o.ver = d.opened_ver AND o.service_at < books.ends
+  WHERE NOT EXISTS (SELECT FROM operations AS x WHERE x.customer_id = d.customer_id AND x.ver = d.ended_ver AND x.service_at < books.ends)
+  GROUP BY d.grant_id
+)
+SELECT coalesce(b.grant_id::text, d.grant_id::text, 'no grant')::text AS subject, coalesce(b.amount, 0)::bigint AS a, coalesce(d.amount, 0)::bigint AS b
+FROM booked AS b
+FULL JOIN open AS d ON d.grant_id = b.grant_id;

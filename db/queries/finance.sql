@@ -122,8 +122,11 @@ SELECT (CASE @by::text WHEN 'customer' THEN e.customer_id WHEN 'grant' THEN e.gr
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'expiry'), 0)::bigint AS breakage,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'refund'), 0)::bigint AS refunds,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'void'), 0)::bigint AS voids,
-  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first
-    AND e.kind NOT IN ('purchase', 'concession', 'recognition', 'decrement', 'expiry', 'refund', 'void')), 0)::bigint AS adjustments,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'dispute'), 0)::bigint AS disputes,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'transfer'), 0)::bigint AS transfers,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind = 'reversal'), 0)::bigint AS corrections,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.kind NOT IN
+    ('purchase', 'concession', 'recognition', 'decrement', 'expiry', 'refund', 'void', 'dispute', 'transfer', 'reversal')), 0)::bigint AS adjustments,
   coalesce(sum(x.credit), 0)::bigint AS closing,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= @first AND e.late), 0)::bigint AS late
 FROM journal_entries AS e

@@ -69,14 +69,21 @@ FROM (
 ) AS c ORDER BY c.unit, c.expires_in;
 
 -- name: AddAdjustment :exec
-INSERT INTO breakage_adjustments (entity, unit, expires_in, period, policy_version, estimate_version, expected_use, price, used, expired, adjusted, amount, entry_id)
-VALUES (@entity, @unit, @expires_in, @period, @policy_version, @estimate_version, @expected_use, @price, @used, @expired, @adjusted, @amount, sqlc.narg('entry_id'));
+INSERT INTO breakage_adjustments (entity, unit, expires_in, period, policy_version, estimate_version, run, expected_use, price, used, expired, adjusted, amount, entry_id)
+VALUES (@entity, @unit, @expires_in, @period, @policy_version, @estimate_version, @run, @expected_use, @price, @used, @expired, @adjusted, @amount, sqlc.narg('entry_id'));
 
--- name: AdjustmentKnown :one
-SELECT EXISTS (SELECT FROM breakage_adjustments WHERE entity = @entity AND unit = @unit AND expires_in = @expires_in AND period = @period
-  AND policy_version = @policy_version AND estimate_version = @estimate_version)::boolean;
+-- name: AdjustmentRuns :one
+-- How often a cohort was adjusted in a period for a policy and an estimate.
+SELECT coalesce(max(run), 0)::integer AS runs FROM breakage_adjustments WHERE entity = @entity AND unit = @unit AND expires_in = @expires_in AND period = @period
+  AND policy_version = @policy_version AND estimate_version = @estimate_version;
 
 -- name: BreakageLog :many
 -- Of one period, or of all of them when it is empty; in order of posting.
 SELECT * FROM breakage_adjustments WHERE entity = @entity AND (@period::text = '' OR period = @period::text)
-ORDER BY period, unit, expires_in, policy_version, estimate_version LIMIT @page_size;
+ORDER BY period, unit, expires_in, policy_version, estimate_version, run LIMIT @page_size;
+
+-- name: BreakageTotals :one
+-- How often a period was adjusted, and what that came to; and what all adjustments up to it did.
+SELECT count(*) FILTER (WHERE period = @period) AS adjustments, coalesce(sum(amount) FILTER (WHERE period = @period), 0)::bigint AS amount,
+  coalesce(sum(amount), 0)::bigint AS upto
+FROM breakage_adjustments WHERE entity = @entity AND period <= @period;

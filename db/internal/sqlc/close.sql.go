@@ -1037,6 +1037,57 @@ func (q *Queries) ReconcileDates(ctx context.Context, entity string, period stri
 	return items, nil
 }
 
+const ReconcileDisputes = `-- name: ReconcileDisputes :many
+WITH books AS (
+  SELECT x.entity, x.period, ((x.period || '-01')::timestamp + interval '1 month') AT TIME ZONE l.time_zone AS ends
+  FROM (SELECT $1::text AS entity, $2::text AS period) AS x JOIN legal_entities AS l ON l.code = x.entity
+), booked AS (
+  SELECT e.grant_id, sum(CASE p.side WHEN 'dr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 1130
+  GROUP BY e.grant_id
+), open AS (
+  SELECT d.grant_id, sum(d.basis_minor) AS amount
+  FROM books
+  JOIN customers AS c ON c.entity = books.entity
+  JOIN disputes AS d ON d.customer_id = c.id
+  JOIN operations AS o ON o.customer_id = d.customer_id AND o.ver = d.opened_ver AND o.service_at < books.ends
+  WHERE NOT EXISTS (SELECT FROM operations AS x WHERE x.customer_id = d.customer_id AND x.ver = d.ended_ver AND x.service_at < books.ends)
+  GROUP BY d.grant_id
+)
+SELECT coalesce(b.grant_id::text, d.grant_id::text, 'no grant')::text AS subject, coalesce(b.amount, 0)::bigint AS a, coalesce(d.amount, 0)::bigint AS b
+FROM booked AS b
+FULL JOIN open AS d ON d.grant_id = b.grant_id
+`
+
+type ReconcileDisputesRow struct {
+	Subject string
+	A       int64
+	B       int64
+}
+
+// R15. What account 1130 says of each disputed grant at the end of the period, and the disputes of it that were open then.
+func (q *Queries) ReconcileDisputes(ctx context.Context, entity string, period string) ([]ReconcileDisputesRow, error) {
+	rows, err := q.db.Query(ctx, ReconcileDisputes, entity, period)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReconcileDisputesRow{}
+	for rows.Next() {
+		var i ReconcileDisputesRow
+		if err := rows.Scan(&i.Subject, &i.A, &i.B); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ReconcileEntries = `-- name: ReconcileEntries :many
 WITH books AS (SELECT $1::text AS entity, $2::text AS period)
 SELECT e.id::text AS subject, coalesce(sum(p.amount_minor) FILTER (WHERE p.side = 'dr'), 0)::bigint AS a,
@@ -1142,6 +1193,20 @@ SELECT coalesce(c.id::text, b.grant_id::text, 'no grant')::text AS subject, coal
   (CASE WHEN c.id IS NULL THEN 0 ELSE c.amount - coalesce(b.later, 0) END)::bigint AS b
 FROM carried AS c
 FULL JOIN booked AS b ON b.grant_id = c.id
+UNION ALL
+SELECT coalesce(a.cohort, t.cohort), coalesce(a.amount, 0)::bigint, coalesce(t.amount, 0)::bigint
+FROM (
+  SELECT coalesce(p.product, 'no cohort') AS cohort, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2019
+  GROUP BY 1
+) AS a
+FULL JOIN (
+  SELECT x.unit || ' ' || x.expires_in AS cohort, -sum(x.amount) AS amount
+  FROM books JOIN breakage_adjustments AS x ON x.entity = books.entity AND x.period <= books.period
+  GROUP BY 1
+) AS t ON t.cohort = a.cohort
 `
 
 type ReconcilePrepaidRow struct {
@@ -1150,7 +1215,8 @@ type ReconcilePrepaidRow struct {
 	B       int64
 }
 
-// R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods.
+// R2. What account 2010 says of each grant at the end of the period, and what the grant carries, less what was booked in later periods; and what
+// account 2019 says of each cohort, and the true-up log.
 func (q *Queries) ReconcilePrepaid(ctx context.Context, entity string, period string) ([]ReconcilePrepaidRow, error) {
 	rows, err := q.db.Query(ctx, ReconcilePrepaid, entity, period)
 	if err != nil {
@@ -1209,6 +1275,58 @@ func (q *Queries) ReconcileStatements(ctx context.Context, entity string, period
 	items := []ReconcileStatementsRow{}
 	for rows.Next() {
 		var i ReconcileStatementsRow
+		if err := rows.Scan(&i.Subject, &i.A, &i.B); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ReconcileTransfers = `-- name: ReconcileTransfers :many
+WITH books AS (
+  SELECT x.entity, x.period, ((x.period || '-01')::timestamp + interval '1 month') AT TIME ZONE l.time_zone AS ends
+  FROM (SELECT $1::text AS entity, $2::text AS period) AS x JOIN legal_entities AS l ON l.code = x.entity
+), booked AS (
+  SELECT CASE p.side WHEN 'cr' THEN e.grant_id ELSE g.from_grant END AS grant_id, sum(CASE p.side WHEN 'cr' THEN p.amount_minor ELSE -p.amount_minor END) AS amount
+  FROM books
+  JOIN journal_entries AS e ON e.entity = books.entity AND e.period <= books.period
+  JOIN postings AS p ON p.entry_id = e.id AND p.account = 2011
+  LEFT JOIN grants AS g ON g.id = e.grant_id
+  GROUP BY 1
+), under_way AS (
+  SELECT f.id AS grant_id, sum(g.basis_minor) AS amount
+  FROM books
+  JOIN customers AS c ON c.entity = books.entity
+  JOIN grants AS f ON f.customer_id = c.id AND f.transferred > 0
+  JOIN grants AS g ON g.from_grant = f.id AND g.issued_at >= books.ends
+  JOIN operations AS o ON o.customer_id = f.customer_id AND o.ver = g.from_ver AND o.service_at < books.ends
+  GROUP BY f.id
+)
+SELECT coalesce(b.grant_id::text, u.grant_id::text, 'no grant')::text AS subject, coalesce(b.amount, 0)::bigint AS a, coalesce(u.amount, 0)::bigint AS b
+FROM booked AS b
+FULL JOIN under_way AS u ON u.grant_id = b.grant_id
+`
+
+type ReconcileTransfersRow struct {
+	Subject string
+	A       int64
+	B       int64
+}
+
+// R14. What account 2011 says of each grant that credits have left, and what of them has left before the end of the period and arrives after it.
+func (q *Queries) ReconcileTransfers(ctx context.Context, entity string, period string) ([]ReconcileTransfersRow, error) {
+	rows, err := q.db.Query(ctx, ReconcileTransfers, entity, period)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReconcileTransfersRow{}
+	for rows.Next() {
+		var i ReconcileTransfersRow
 		if err := rows.Scan(&i.Subject, &i.A, &i.B); err != nil {
 			return nil, err
 		}
@@ -1392,7 +1510,7 @@ func (q *Queries) RefundEntries(ctx context.Context, entity string, period strin
 const SaveCloseStep = `-- name: SaveCloseStep :exec
 INSERT INTO close_steps (entity, period, version, step, status, blocked_by, figures, sha256, run_at)
 SELECT c.entity, c.period, c.version, $1, $2, $3::text, $4::json, $5, $6::timestamptz
-FROM closes AS c WHERE c.entity = $7 AND c.period = $8 AND c.version = $9 AND c.status = 'preparing' FOR SHARE
+FROM closes AS c WHERE c.entity = $7 AND c.period = $8 AND c.version = $9 AND c.status = $10::text FOR SHARE
 ON CONFLICT (entity, period, version, step) DO UPDATE
 SET status = excluded.status, blocked_by = excluded.blocked_by, figures = excluded.figures, sha256 = excluded.sha256, run_at = excluded.run_at
 WHERE close_steps.run_at <= excluded.run_at
@@ -1408,9 +1526,10 @@ type SaveCloseStepParams struct {
 	Entity    string
 	Period    string
 	Version   int32
+	During    string
 }
 
-// Only while the close is being prepared, and never in the place of what was found later.
+// Only while the close has the status that the step belongs to, and never in the place of what was found later.
 func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) error {
 	_, err := q.db.Exec(ctx, SaveCloseStep,
 		arg.Step,
@@ -1422,6 +1541,7 @@ func (q *Queries) SaveCloseStep(ctx context.Context, arg SaveCloseStepParams) er
 		arg.Entity,
 		arg.Period,
 		arg.Version,
+		arg.During,
 	)
 	return err
 }
@@ -1521,7 +1641,11 @@ func (q *Queries) SetPeriod(ctx context.Context, arg SetPeriodParams) error {
 }
 
 const UnfinishedCloses = `-- name: UnfinishedCloses :many
-SELECT entity, period, version FROM closes WHERE status <> 'closed' ORDER BY entity, period, version
+SELECT c.entity, c.period, c.version FROM closes AS c
+JOIN periods AS p ON p.entity = c.entity AND p.period = c.period
+WHERE c.status <> 'closed' OR p.status = 'closed' AND p.version = c.version AND NOT EXISTS (
+  SELECT FROM close_steps AS s WHERE s.entity = c.entity AND s.period = c.period AND s.version = c.version AND s.step = 'publish' AND s.status = 'done')
+ORDER BY c.entity, c.period, c.version
 `
 
 type UnfinishedClosesRow struct {
@@ -1530,6 +1654,7 @@ type UnfinishedClosesRow struct {
 	Version int32
 }
 
+// Those that have not ended, and the newest ones of closed periods that are not published.
 func (q *Queries) UnfinishedCloses(ctx context.Context) ([]UnfinishedClosesRow, error) {
 	rows, err := q.db.Query(ctx, UnfinishedCloses)
 	if err != nil {

@@ -601,8 +601,11 @@ SELECT (CASE $1::text WHEN 'customer' THEN e.customer_id WHEN 'grant' THEN e.gra
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'expiry'), 0)::bigint AS breakage,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'refund'), 0)::bigint AS refunds,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'void'), 0)::bigint AS voids,
-  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2
-    AND e.kind NOT IN ('purchase', 'concession', 'recognition', 'decrement', 'expiry', 'refund', 'void')), 0)::bigint AS adjustments,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'dispute'), 0)::bigint AS disputes,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'transfer'), 0)::bigint AS transfers,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind = 'reversal'), 0)::bigint AS corrections,
+  coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.kind NOT IN
+    ('purchase', 'concession', 'recognition', 'decrement', 'expiry', 'refund', 'void', 'dispute', 'transfer', 'reversal')), 0)::bigint AS adjustments,
   coalesce(sum(x.credit), 0)::bigint AS closing,
   coalesce(sum(-x.credit) FILTER (WHERE e.period >= $2 AND e.late), 0)::bigint AS late
 FROM journal_entries AS e
@@ -634,6 +637,9 @@ type RollForwardRow struct {
 	Breakage    int64
 	Refunds     int64
 	Voids       int64
+	Disputes    int64
+	Transfers   int64
+	Corrections int64
 	Adjustments int64
 	Closing     int64
 	Late        int64
@@ -668,6 +674,9 @@ func (q *Queries) RollForward(ctx context.Context, arg RollForwardParams) ([]Rol
 			&i.Breakage,
 			&i.Refunds,
 			&i.Voids,
+			&i.Disputes,
+			&i.Transfers,
+			&i.Corrections,
 			&i.Adjustments,
 			&i.Closing,
 			&i.Late,

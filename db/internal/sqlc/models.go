@@ -311,6 +311,7 @@ type BreakageAdjustment struct {
 	Amount          int64
 	EntryID         pgtype.UUID
 	PostedAt        pgtype.Timestamptz
+	Run             int32
 }
 
 type BreakageEstimate struct {

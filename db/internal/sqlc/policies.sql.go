@@ -13,8 +13,8 @@ import (
 )
 
 const AddAdjustment = `-- name: AddAdjustment :exec
-INSERT INTO breakage_adjustments (entity, unit, expires_in, period, policy_version, estimate_version, expected_use, price, used, expired, adjusted, amount, entry_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+INSERT INTO breakage_adjustments (entity, unit, expires_in, period, policy_version, estimate_version, run, expected_use, price, used, expired, adjusted, amount, entry_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 `
 
 type AddAdjustmentParams struct {
@@ -24,6 +24,7 @@ type AddAdjustmentParams struct {
 	Period          string
 	PolicyVersion   int32
 	EstimateVersion int32
+	Run             int32
 	ExpectedUse     decimal.Decimal
 	Price           int64
 	Used            int64
@@ -41,6 +42,7 @@ func (q *Queries) AddAdjustment(ctx context.Context, arg AddAdjustmentParams) er
 		arg.Period,
 		arg.PolicyVersion,
 		arg.EstimateVersion,
+		arg.Run,
 		arg.ExpectedUse,
 		arg.Price,
 		arg.Used,
@@ -126,12 +128,12 @@ func (q *Queries) AddPolicy(ctx context.Context, arg AddPolicyParams) (pgtype.UU
 	return id, err
 }
 
-const AdjustmentKnown = `-- name: AdjustmentKnown :one
-SELECT EXISTS (SELECT FROM breakage_adjustments WHERE entity = $1 AND unit = $2 AND expires_in = $3 AND period = $4
-  AND policy_version = $5 AND estimate_version = $6)::boolean
+const AdjustmentRuns = `-- name: AdjustmentRuns :one
+SELECT coalesce(max(run), 0)::integer AS runs FROM breakage_adjustments WHERE entity = $1 AND unit = $2 AND expires_in = $3 AND period = $4
+  AND policy_version = $5 AND estimate_version = $6
 `
 
-type AdjustmentKnownParams struct {
+type AdjustmentRunsParams struct {
 	Entity          string
 	Unit            string
 	ExpiresIn       string
@@ -140,8 +142,9 @@ type AdjustmentKnownParams struct {
 	EstimateVersion int32
 }
 
-func (q *Queries) AdjustmentKnown(ctx context.Context, arg AdjustmentKnownParams) (bool, error) {
-	row := q.db.QueryRow(ctx, AdjustmentKnown,
+// How often a cohort was adjusted in a period for a policy and an estimate.
+func (q *Queries) AdjustmentRuns(ctx context.Context, arg AdjustmentRunsParams) (int32, error) {
+	row := q.db.QueryRow(ctx, AdjustmentRuns,
 		arg.Entity,
 		arg.Unit,
 		arg.ExpiresIn,
@@ -149,9 +152,9 @@ func (q *Queries) AdjustmentKnown(ctx context.Context, arg AdjustmentKnownParams
 		arg.PolicyVersion,
 		arg.EstimateVersion,
 	)
-	var column_1 bool
-	err := row.Scan(&column_1)
-	return column_1, err
+	var runs int32
+	err := row.Scan(&runs)
+	return runs, err
 }
 
 const ApproveEstimate = `-- name: ApproveEstimate :exec
@@ -324,8 +327,8 @@ func (q *Queries) BreakageCohorts(ctx context.Context, entity string, last strin
 }
 
 const BreakageLog = `-- name: BreakageLog :many
-SELECT entity, unit, expires_in, period, policy_version, estimate_version, expected_use, price, used, expired, adjusted, amount, entry_id, posted_at FROM breakage_adjustments WHERE entity = $1 AND ($2::text = '' OR period = $2::text)
-ORDER BY period, unit, expires_in, policy_version, estimate_version LIMIT $3
+SELECT entity, unit, expires_in, period, policy_version, estimate_version, expected_use, price, used, expired, adjusted, amount, entry_id, posted_at, run FROM breakage_adjustments WHERE entity = $1 AND ($2::text = '' OR period = $2::text)
+ORDER BY period, unit, expires_in, policy_version, estimate_version, run LIMIT $3
 `
 
 // Of one period, or of all of them when it is empty; in order of posting.
@@ -353,6 +356,7 @@ func (q *Queries) BreakageLog(ctx context.Context, entity string, period string,
 			&i.Amount,
 			&i.EntryID,
 			&i.PostedAt,
+			&i.Run,
 		); err != nil {
 			return nil, err
 		}
@@ -362,6 +366,26 @@ func (q *Queries) BreakageLog(ctx context.Context, entity string, period string,
 		return nil, err
 	}
 	return items, nil
+}
+
+const BreakageTotals = `-- name: BreakageTotals :one
+SELECT count(*) FILTER (WHERE period = $1) AS adjustments, coalesce(sum(amount) FILTER (WHERE period = $1), 0)::bigint AS amount,
+  coalesce(sum(amount), 0)::bigint AS upto
+FROM breakage_adjustments WHERE entity = $2 AND period <= $1
+`
+
+type BreakageTotalsRow struct {
+	Adjustments int64
+	Amount      int64
+	Upto        int64
+}
+
+// How often a period was adjusted, and what that came to; and what all adjustments up to it did.
+func (q *Queries) BreakageTotals(ctx context.Context, period string, entity string) (BreakageTotalsRow, error) {
+	row := q.db.QueryRow(ctx, BreakageTotals, period, entity)
+	var i BreakageTotalsRow
+	err := row.Scan(&i.Adjustments, &i.Amount, &i.Upto)
+	return i, err
 }
 
 const FindEstimate = `-- name: FindEstimate :one
