@@ -125,3 +125,28 @@ func TestDisputesInAnyOrder(t *testing.T) {
 		t.Errorf("%d are open, %v", open, err)
 	}
 }
+
+func refundOf(w *balancetest.World, c credit.CustomerID, g credit.GrantID) *balance.RefundGrant {
+	return &balance.RefundGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Refund: credit.NewID[credit.RefundID](), Grant: g, Reason: "asked"}
+}
+
+// What a void has paid back can neither be disputed nor be the price of what is reissued.
+func TestWhatAVoidHasPaidBack(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	void := func(g credit.GrantID) *balance.VoidGrant {
+		return &balance.VoidGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Grant: g, Reason: "mistake"}
+	}
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+	w.Do(t, void(g))
+	refused(t, w, dispute(w, c, g, "dp_1", db.DisputeOpen), credit.DisputeState)
+
+	g = w.Grant(t, c, wallet, 2*one, bought(101))
+	ver := w.Do(t, w.Consume(c, one)).Ver
+	w.Do(t, void(g))
+	d := corrected(t, w.Do(t, correct(w, c, ver, func(o *balance.Correct) { o.All, o.Reissue = true, &balance.Reissue{} })))
+	if v := w.View(t, d.Reissued[0].GrantID); v.Price.Minor != 50 { // 51 were paid back
+		t.Errorf("%+v", v)
+	}
+	mustVerify(t, w, c)
+}
