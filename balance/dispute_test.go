@@ -150,3 +150,51 @@ func TestWhatAVoidHasPaidBack(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A dispute also decides about credits that come back to a grant which had nothing left.
+func TestWhatComesBackDuringADispute(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+	ver := w.Do(t, w.Consume(c, 100*one)).Ver
+	w.Do(t, dispute(w, c, g, "dp_1", db.DisputeOpen))
+	w.Do(t, correct(w, c, ver, units(60*one)))
+	refused(t, w, w.Consume(c, one), credit.NotEntitled)
+	refused(t, w, refundOf(w, c, g), credit.DisputeState)
+	w.Do(t, dispute(w, c, g, "dp_1", db.DisputeWon))
+	if v := w.View(t, g); v.Status != credit.StatusOpen || v.Frozen || v.Available != 60*one {
+		t.Errorf("%+v", v)
+	}
+	// Held credits that are captured while the rest is frozen leave a grant that is depleted; won, it is as any other.
+	h := hold(w, c, 60*one, time.Minute)
+	w.Do(t, h)
+	w.Do(t, dispute(w, c, g, "dp_2", db.DisputeOpen))
+	w.Do(t, capture(w, c, h.Hold, 60*one, ""))
+	w.Do(t, dispute(w, c, g, "dp_2", db.DisputeWon))
+	w.Do(t, correct(w, c, ver, units(10*one)))
+	w.Do(t, w.Consume(c, 10*one))
+	mustVerify(t, w, c)
+}
+
+// Nothing comes back to a grant whose payment was lost, nor from it, whatever had become of it before.
+func TestNothingComesBackAfterALoss(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000))
+	ver := w.Do(t, w.Consume(c, 50*one)).Ver
+	w.Do(t, refundOf(w, c, g))
+	lost := dispute(w, c, g, "dp_1", db.DisputeLost)
+	lost.Amount = 500
+	w.Do(t, lost)
+	refused(t, w, correct(w, c, ver, all), credit.DisputeState)
+
+	for _, status := range []db.DisputeStatus{db.DisputeOpen, db.DisputeLost} {
+		g = w.Grant(t, c, wallet, 100*one, bought(1000), taxed, func(o *balance.CreateGrant) { o.Grant.ExpiresAt = time.Now().Add(300 * time.Millisecond) })
+		ver = w.Do(t, w.Consume(c, 60*one)).Ver
+		time.Sleep(310 * time.Millisecond)
+		w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
+		w.Do(t, dispute(w, c, g, "dp_"+string(status), status))
+		refused(t, w, correct(w, c, ver, func(o *balance.Correct) { o.All, o.Reissue = true, &balance.Reissue{} }), credit.DisputeState)
+	}
+	mustVerify(t, w, c)
+}
