@@ -198,3 +198,20 @@ func TestNothingComesBackAfterALoss(t *testing.T) {
 	}
 	mustVerify(t, w, c)
 }
+
+// A bonus that is disputed is not paid back with its purchase.
+func TestADisputedBonus(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), func(o *balance.CreateGrant) { o.Bonus = &balance.Bonus{Amount: 50 * one, Value: 250} })
+	d := dispute(w, c, balance.BonusID(g), "dp_1", db.DisputeOpen)
+	d.Amount = 200
+	w.Do(t, d)
+	refused(t, w, refundOf(w, c, g), credit.DisputeState)
+	refused(t, w, &balance.VoidGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Grant: g, Reason: "mistake"}, credit.DisputeState)
+	d = dispute(w, c, balance.BonusID(g), "dp_1", db.DisputeWon)
+	d.Amount = 200
+	w.Do(t, d)
+	w.Do(t, refundOf(w, c, g))
+	mustVerify(t, w, c)
+}
