@@ -24,6 +24,13 @@ type Transfer struct {
 
 func (o *Transfer) others() []credit.CustomerID { return []credit.CustomerID{o.ToCustomer} }
 
+func (o *Transfer) grants() []credit.GrantID {
+	if o.Grant.IsZero() {
+		return nil
+	}
+	return []credit.GrantID{o.Grant}
+}
+
 // target is the wallet that the credits go to, and the copy of its customer.
 func (o *Transfer) target(d *decision, unit string) (*customer, *credit.Wallet, error) {
 	to := d.others[o.ToCustomer]

@@ -184,6 +184,11 @@ func TestATransferToAnotherMember(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	w.Do(t, transfer(into(first), g))
+	gone := transfer(into(first), g) // by the grant's state, which a correction may change: it stays refused under its key
+	refused(t, w, gone, credit.GrantState)
+	if a, _ := w.Service.Do(context.Background(), gone); !a.Replayed {
+		t.Error("the refusal was not kept")
+	}
 	w.Do(t, by(w.Consume(c, 10*one), first))
 	w.Do(t, by(w.Consume(c, 5*one), two))
 	mustVerify(t, w, c)
