@@ -10,8 +10,8 @@ import (
 
 // Transfer moves available credits to another wallet of the same unit, of the same customer or of another of the same legal entity: those that would be
 // drawn first. What arrives are new grants, one for each that was taken from, with its type, price, expiry, scope, rate policy and date of
-// purchase; nothing is earned. Grants that are bound to a member stay with their customer, and out of other members' wallets. It is refused with insufficient_credits, grant_state (the
-// grant may not serve), wallet_not_found and invalid_request. The receipt is the JSON of a [TransferDocument].
+// purchase; nothing is earned. Grants that are bound to a member stay with their customer, and out of other members' wallets. It is refused with
+// insufficient_credits, grant_state (the grant may not be moved there), wallet_not_found and invalid_request. The receipt is the JSON of a [TransferDocument].
 type Transfer struct {
 	Header                       // Customer is whose credits they are
 	From       credit.WalletID   // of Customer
