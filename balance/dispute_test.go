@@ -189,9 +189,9 @@ func TestNothingComesBackAfterALoss(t *testing.T) {
 	refused(t, w, correct(w, c, ver, all), credit.DisputeState)
 
 	for _, status := range []db.DisputeStatus{db.DisputeOpen, db.DisputeLost} {
-		g = w.Grant(t, c, wallet, 100*one, bought(1000), taxed, func(o *balance.CreateGrant) { o.Grant.ExpiresAt = time.Now().Add(300 * time.Millisecond) })
+		g = w.Grant(t, c, wallet, 100*one, bought(1000), taxed, func(o *balance.CreateGrant) { o.Grant.ExpiresAt = time.Now().Add(time.Second) })
 		ver = w.Do(t, w.Consume(c, 60*one)).Ver
-		time.Sleep(310 * time.Millisecond)
+		time.Sleep(1010 * time.Millisecond)
 		w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
 		w.Do(t, dispute(w, c, g, "dp_"+string(status), status))
 		refused(t, w, correct(w, c, ver, func(o *balance.Correct) { o.All, o.Reissue = true, &balance.Reissue{} }), credit.DisputeState)
