@@ -423,6 +423,9 @@ func (o *Correct) backs(d *decision, r *db.Recorded, back credit.Amount, scale i
 		case g.Type == credit.Overage:
 			return nil, credit.Errorf(credit.GrantState, "Overage is not reissued.").With("state", string(g.State(d.c.at)))
 		default:
+			if err := d.uncontested(g); err != nil {
+				return nil, err
+			}
 			if _, err := d.refunded(g); err != nil {
 				return nil, err
 			}

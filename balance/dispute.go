@@ -38,6 +38,11 @@ func (d *decision) undisputed(g *credit.Grant) error {
 	if !g.Frozen && g.Status != credit.StatusVoided {
 		return nil
 	}
+	return d.uncontested(g)
+}
+
+// uncontested refuses to take anything out of a grant whose payment a dispute may take back, or has taken, also when it had expired before that.
+func (d *decision) uncontested(g *credit.Grant) error {
 	rows, err := d.disputes(g.ID)
 	if err != nil {
 		return err
@@ -147,9 +152,13 @@ func (o *Dispute) new(d *decision, g *credit.Grant, known []*db.DisputeRow, refu
 	return r, nil
 }
 
-// freeze stops what is left of a grant from serving; what has expired already expires first.
+// freeze stops what is left of a grant from serving; what has expired already expires first. A grant that has nothing left is frozen for what may come back.
 func (d *decision) freeze(g *credit.Grant, r *db.DisputeRow) {
-	if g.Status == credit.StatusOpen && !g.Frozen {
+	switch {
+	case g.Frozen:
+	case g.Status == credit.StatusDepleted || g.Status == credit.StatusRefunded:
+		g.Frozen = true
+	case g.Status == credit.StatusOpen:
 		if g.PastExpiry(d.c.at) {
 			d.expire(g)
 			d.grantEvent("expired", d.describe(g))
@@ -165,10 +174,13 @@ func (d *decision) freeze(g *credit.Grant, r *db.DisputeRow) {
 
 // giveUp lets go of what a dispute has frozen. What should have expired meanwhile expires now.
 func (d *decision) giveUp(g *credit.Grant, r *db.DisputeRow) {
-	if g.Status != credit.StatusOpen || !g.Frozen || r.WasFrozen {
+	if !g.Frozen || r.WasFrozen {
 		return
 	}
 	g.Frozen = false
+	if g.Status != credit.StatusOpen {
+		return // nothing has come back to it
+	}
 	if g.PastExpiry(d.c.at) {
 		d.expire(g)
 		d.grantEvent("expired", d.describe(g))
@@ -180,7 +192,7 @@ func (d *decision) giveUp(g *credit.Grant, r *db.DisputeRow) {
 
 // clawBack takes away what is left of a grant whose payment was lost, and keeps anything from coming back to it.
 func (d *decision) clawBack(g *credit.Grant) {
-	if g.Status != credit.StatusOpen && g.Status != credit.StatusDepleted {
+	if g.Status != credit.StatusOpen && g.Status != credit.StatusDepleted && g.Status != credit.StatusRefunded {
 		return
 	}
 	left := g.Available

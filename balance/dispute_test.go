@@ -125,3 +125,93 @@ func TestDisputesInAnyOrder(t *testing.T) {
 		t.Errorf("%d are open, %v", open, err)
 	}
 }
+
+func refundOf(w *balancetest.World, c credit.CustomerID, g credit.GrantID) *balance.RefundGrant {
+	return &balance.RefundGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Refund: credit.NewID[credit.RefundID](), Grant: g, Reason: "asked"}
+}
+
+// What a void has paid back can neither be disputed nor be the price of what is reissued.
+func TestWhatAVoidHasPaidBack(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	void := func(g credit.GrantID) *balance.VoidGrant {
+		return &balance.VoidGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Grant: g, Reason: "mistake"}
+	}
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+	w.Do(t, void(g))
+	refused(t, w, dispute(w, c, g, "dp_1", db.DisputeOpen), credit.DisputeState)
+
+	g = w.Grant(t, c, wallet, 2*one, bought(101))
+	ver := w.Do(t, w.Consume(c, one)).Ver
+	w.Do(t, void(g))
+	d := corrected(t, w.Do(t, correct(w, c, ver, func(o *balance.Correct) { o.All, o.Reissue = true, &balance.Reissue{} })))
+	if v := w.View(t, d.Reissued[0].GrantID); v.Price.Minor != 50 { // 51 were paid back
+		t.Errorf("%+v", v)
+	}
+	mustVerify(t, w, c)
+}
+
+// A dispute also decides about credits that come back to a grant which had nothing left.
+func TestWhatComesBackDuringADispute(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), taxed)
+	ver := w.Do(t, w.Consume(c, 100*one)).Ver
+	w.Do(t, dispute(w, c, g, "dp_1", db.DisputeOpen))
+	w.Do(t, correct(w, c, ver, units(60*one)))
+	refused(t, w, w.Consume(c, one), credit.NotEntitled)
+	refused(t, w, refundOf(w, c, g), credit.DisputeState)
+	w.Do(t, dispute(w, c, g, "dp_1", db.DisputeWon))
+	if v := w.View(t, g); v.Status != credit.StatusOpen || v.Frozen || v.Available != 60*one {
+		t.Errorf("%+v", v)
+	}
+	// Held credits that are captured while the rest is frozen leave a grant that is depleted; won, it is as any other.
+	h := hold(w, c, 60*one, time.Minute)
+	w.Do(t, h)
+	w.Do(t, dispute(w, c, g, "dp_2", db.DisputeOpen))
+	w.Do(t, capture(w, c, h.Hold, 60*one, ""))
+	w.Do(t, dispute(w, c, g, "dp_2", db.DisputeWon))
+	w.Do(t, correct(w, c, ver, units(10*one)))
+	w.Do(t, w.Consume(c, 10*one))
+	mustVerify(t, w, c)
+}
+
+// Nothing comes back to a grant whose payment was lost, nor from it, whatever had become of it before.
+func TestNothingComesBackAfterALoss(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000))
+	ver := w.Do(t, w.Consume(c, 50*one)).Ver
+	w.Do(t, refundOf(w, c, g))
+	lost := dispute(w, c, g, "dp_1", db.DisputeLost)
+	lost.Amount = 500
+	w.Do(t, lost)
+	refused(t, w, correct(w, c, ver, all), credit.DisputeState)
+
+	for _, status := range []db.DisputeStatus{db.DisputeOpen, db.DisputeLost} {
+		g = w.Grant(t, c, wallet, 100*one, bought(1000), taxed, func(o *balance.CreateGrant) { o.Grant.ExpiresAt = time.Now().Add(time.Second) })
+		ver = w.Do(t, w.Consume(c, 60*one)).Ver
+		time.Sleep(1010 * time.Millisecond)
+		w.Do(t, &balance.Expire{Header: balance.Header{Customer: c}, Grant: g})
+		w.Do(t, dispute(w, c, g, "dp_"+string(status), status))
+		refused(t, w, correct(w, c, ver, func(o *balance.Correct) { o.All, o.Reissue = true, &balance.Reissue{} }), credit.DisputeState)
+	}
+	mustVerify(t, w, c)
+}
+
+// A bonus that is disputed is not paid back with its purchase.
+func TestADisputedBonus(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	g := w.Grant(t, c, wallet, 100*one, bought(1000), func(o *balance.CreateGrant) { o.Bonus = &balance.Bonus{Amount: 50 * one, Value: 250} })
+	d := dispute(w, c, balance.BonusID(g), "dp_1", db.DisputeOpen)
+	d.Amount = 200
+	w.Do(t, d)
+	refused(t, w, refundOf(w, c, g), credit.DisputeState)
+	refused(t, w, &balance.VoidGrant{Header: balance.Header{Customer: c, Key: w.Key()}, Grant: g, Reason: "mistake"}, credit.DisputeState)
+	d = dispute(w, c, balance.BonusID(g), "dp_1", db.DisputeWon)
+	d.Amount = 200
+	w.Do(t, d)
+	w.Do(t, refundOf(w, c, g))
+	mustVerify(t, w, c)
+}

@@ -324,6 +324,9 @@ func (o *RefundGrant) decide(d *decision) (receipt, error) {
 	extra := BonusShare(g, units, bonus, d.c.at)
 	var extraOwed Owing
 	if extra > 0 {
+		if err := d.undisputed(bonus); err != nil {
+			return nil, err
+		}
 		if refunded, err = d.refunded(bonus); err != nil {
 			return nil, err
 		}
@@ -409,6 +412,9 @@ func (o *VoidGrant) decide(d *decision) (receipt, error) {
 	case bonus != nil && !voidable(bonus, d.c.at):
 		bonus = nil // nothing is left of it, or it has expired
 	case bonus != nil:
+		if err := d.undisputed(bonus); err != nil {
+			return nil, err
+		}
 		if bonusOwed, err = d.owedForVoid(bonus); err != nil {
 			return nil, err
 		}

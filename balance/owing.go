@@ -80,9 +80,9 @@ func Owed(g *credit.Grant, units credit.Amount, refunded db.Refunded, rate decim
 	return o, nil
 }
 
-// refunded is what refunds and transfers of a grant come to so far, this batch's included.
+// refunded is what refunds, voids and transfers of a grant come to so far, this batch's included.
 func (d *decision) refunded(g *credit.Grant) (db.Refunded, error) {
-	if g.Refunded == 0 && g.Transferred == 0 {
+	if g.Refunded == 0 && g.Voided == 0 && g.Transferred == 0 {
 		return db.Refunded{}, nil
 	}
 	r, known := d.c.refunded[g.ID]

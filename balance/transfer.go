@@ -10,8 +10,8 @@ import (
 
 // Transfer moves available credits to another wallet of the same unit, of the same customer or of another of the same legal entity: those that would be
 // drawn first. What arrives are new grants, one for each that was taken from, with its type, price, expiry, scope, rate policy and date of
-// purchase; nothing is earned. Grants that are bound to a member stay with their customer. It is refused with insufficient_credits, grant_state (the
-// grant may not serve), wallet_not_found and invalid_request. The receipt is the JSON of a [TransferDocument].
+// purchase; nothing is earned. Grants that are bound to a member stay with their customer, and out of other members' wallets. It is refused with
+// insufficient_credits, grant_state (the grant may not be moved there), wallet_not_found and invalid_request. The receipt is the JSON of a [TransferDocument].
 type Transfer struct {
 	Header                       // Customer is whose credits they are
 	From       credit.WalletID   // of Customer
@@ -23,6 +23,13 @@ type Transfer struct {
 }
 
 func (o *Transfer) others() []credit.CustomerID { return []credit.CustomerID{o.ToCustomer} }
+
+func (o *Transfer) grants() []credit.GrantID {
+	if o.Grant.IsZero() {
+		return nil
+	}
+	return []credit.GrantID{o.Grant}
+}
 
 // target is the wallet that the credits go to, and the copy of its customer.
 func (o *Transfer) target(d *decision, unit string) (*customer, *credit.Wallet, error) {
@@ -53,7 +60,7 @@ func (o *Transfer) decide(d *decision) (receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	draws, err := o.draws(d, to)
+	draws, err := o.draws(d, to, wallet)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +105,7 @@ func (o *Transfer) decide(d *decision) (receipt, error) {
 }
 
 // draws are what the transfer takes from which grants.
-func (o *Transfer) draws(d *decision, to *customer) (draws []credit.Draw, err error) {
+func (o *Transfer) draws(d *decision, to *customer, into *credit.Wallet) (draws []credit.Draw, err error) {
 	c := d.c
 	if !o.Grant.IsZero() {
 		g, err := c.find(o.Grant)
@@ -107,14 +114,14 @@ func (o *Transfer) draws(d *decision, to *customer) (draws []credit.Draw, err er
 			return nil, err
 		case g.Wallet.ID != o.From:
 			return nil, credit.Errorf(credit.GrantNotFound, "The wallet has no grant %s.", o.Grant)
-		case !transferable(g, c, to):
+		case !transferable(g, c, to, into):
 			return nil, stateRefusal(g, c.at, "transferred there")
 		}
 	}
 	var have credit.Amount
 	left := o.Units
 	for _, g := range c.grants {
-		if g.Wallet.ID != o.From || g.Available == 0 || !transferable(g, c, to) || !o.Grant.IsZero() && g.ID != o.Grant {
+		if g.Wallet.ID != o.From || g.Available == 0 || !transferable(g, c, to, into) || !o.Grant.IsZero() && g.ID != o.Grant {
 			continue
 		}
 		if _, err := d.refunded(g); err != nil {
@@ -136,8 +143,9 @@ func (o *Transfer) draws(d *decision, to *customer) (draws []credit.Draw, err er
 }
 
 // transferable tells whether a grant's credits may become another wallet's.
-func transferable(g *credit.Grant, c, to *customer) bool {
-	return g.Status == credit.StatusOpen && !g.Frozen && !g.PastExpiry(c.at) && g.Type != credit.Overage && (g.MemberID.IsZero() || to == c)
+func transferable(g *credit.Grant, c, to *customer, into *credit.Wallet) bool {
+	return g.Status == credit.StatusOpen && !g.Frozen && !g.PastExpiry(c.at) && g.Type != credit.Overage &&
+		(g.MemberID.IsZero() || to == c && (into.Member.IsZero() || into.Member == g.MemberID))
 }
 
 // carve takes available credits out of a grant that is the batch's own, and returns the grant that they are to become: of the same class, with the part

@@ -163,3 +163,33 @@ func TestTransfersInARing(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+// Credits that are bound to a member do not go into another member's wallet, where nobody could use them.
+func TestATransferToAnotherMember(t *testing.T) {
+	w := balancetest.New(t)
+	c, wallet := w.Customer(t)
+	first, two := w.Member(t, c), w.Member(t, c)
+	into := func(m credit.MemberID) credit.WalletID {
+		return w.Wallet(t, c, func(o *balance.CreateWallet) { o.Wallet.Member = m })
+	}
+	g := w.Grant(t, c, wallet, 10*one, func(o *balance.CreateGrant) { o.Grant.MemberID = first })
+	w.Grant(t, c, wallet, 5*one)
+	transfer := func(to credit.WalletID, grant credit.GrantID) *balance.Transfer {
+		return &balance.Transfer{Header: balance.Header{Customer: c, Key: w.Key()}, From: wallet, To: to, ToCustomer: c, Grant: grant, Reason: "asked"}
+	}
+	theirs := into(two)
+	refused(t, w, transfer(theirs, g), credit.GrantState)
+	w.Do(t, transfer(theirs, credit.GrantID{}))
+	if v := w.View(t, g); v.Available != 10*one {
+		t.Errorf("%+v", v)
+	}
+	w.Do(t, transfer(into(first), g))
+	gone := transfer(into(first), g) // by the grant's state, which a correction may change: it stays refused under its key
+	refused(t, w, gone, credit.GrantState)
+	if a, _ := w.Service.Do(context.Background(), gone); !a.Replayed {
+		t.Error("the refusal was not kept")
+	}
+	w.Do(t, by(w.Consume(c, 10*one), first))
+	w.Do(t, by(w.Consume(c, 5*one), two))
+	mustVerify(t, w, c)
+}

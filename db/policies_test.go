@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -189,6 +190,39 @@ func TestTaxAtUse(t *testing.T) {
 	entries, err := s.Journal(ctx, db.JournalFilter{Entity: dbtest.Entity, Grant: gross.ID}, credit.EntryID{}, 10)
 	if err != nil || entries[0].Policy != 1 || entries[1].Policy != 2 {
 		t.Errorf("versions of the policy: %+v, %v", entries, err)
+	}
+}
+
+// Transfers keep the tax at use that the purchase has, by the policy of its own period, however often its credits are moved and whichever of the grants
+// the books come to first.
+func TestTaxAtUseAfterTransfers(t *testing.T) {
+	t.Parallel()
+	s := dbtest.Open(t)
+	b := dbtest.NewBook(t, s)
+	policy(t, s, recognition.Policy{From: "2026-02", UseTax: rate(t, "0.04")})
+	policy(t, s, recognition.Policy{From: "2026-03", UseTax: rate(t, "0.25")})
+	for _, between := range []bool{false, true} {
+		for _, bought := range []struct {
+			month int
+			tax   int64
+			want  string
+		}{{1, 0, ""}, {2, 0, "cr 2030 2.00;"}, {3, 0, "cr 2030 10.40;"}, {3, 1, ""}} {
+			c := b.Customer(dbtest.Entity)
+			g := c.Grant(on(time.Month(bought.month), 2), credit.Grant{Amount: 100, Price: usd(10400), Tax: bought.tax})
+			if between {
+				recognise(t, s, c)
+			}
+			second := c.Transfer(on(4, 1), g, 50)
+			if between {
+				recognise(t, s, c)
+			}
+			third := c.Transfer(on(4, 2), second, 50)
+			c.Use(on(4, 3), third, 50, nil)
+			recognise(t, s, c)
+			if got := journal(t, s, db.JournalFilter{Grant: third.ID, Account: ledger.SalesTaxPayable}); strings.Contains(got, "2030") != (bought.want != "") || !strings.Contains(got, bought.want) {
+				t.Errorf("bought in month %d with tax %d: %s, want %q", bought.month, bought.tax, got, bought.want)
+			}
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ type pass struct {
 	head int64
 	rows     []sqlc.MovementsToRecogniseRow
 	grants   map[credit.GrantID]*grantBooks
+	origins  map[credit.GrantID]*sqlc.OriginsToRecogniseRow
 	refunds  map[refunded]*sqlc.RefundsToRecogniseRow
 	disputes []*disputeBooks
 	periods  map[ledger.Period]ledger.Period // of the service -> of the entry
@@ -171,6 +172,18 @@ func (p *pass) load(ctx context.Context, timeZone string) error {
 			return fmt.Errorf("read grants: %w", err)
 		}
 	}
+	origins, err := p.q.OriginsToRecognise(ctx, timeZone, ids)
+	if err != nil {
+		return fmt.Errorf("read origins of grants: %w", err)
+	}
+	p.origins = make(map[credit.GrantID]*sqlc.OriginsToRecogniseRow, len(origins))
+	for i := range origins {
+		o := &origins[i]
+		p.origins[o.ID.Bytes] = o
+		if !o.Known {
+			service[dayOf(o.IssuedOn).Period()] = true
+		}
+	}
 	refunds, err := p.q.RefundsToRecognise(ctx, uuidOf(p.customer), p.from, p.to)
 	if err != nil {
 		return fmt.Errorf("read refunds: %w", err)
@@ -252,7 +265,9 @@ func (p *pass) next() error {
 	case r.Used:
 		return p.use(g, f)
 	case r.Debit == sqlc.UnitAccountIssued && r.Credit == sqlc.UnitAccountAvailable:
-		p.issue(g, f, policy)
+		if err := p.issue(g, f, policy); err != nil {
+			return err
+		}
 	case r.Debit == sqlc.UnitAccountConsumed && r.Credit == sqlc.UnitAccountAvailable:
 		if err := p.reverse(g, f, r); err != nil {
 			return err
@@ -314,9 +329,15 @@ func (g *grantBooks) dispose(units credit.Amount) (int64, error) {
 	return amount, nil
 }
 
-func (p *pass) issue(g *grantBooks, f ledger.Fact, policy recognition.Policy) {
+func (p *pass) issue(g *grantBooks, f ledger.Fact, policy recognition.Policy) (err error) {
 	f.Cause = "grant/" + g.id.String() + "/issue"
-	if g.kind == credit.Purchased && g.tax.Minor == 0 { // tax that was paid with the price is not due again
+	switch o := p.origins[g.id]; {
+	case g.kind != credit.Purchased:
+	case o != nil && o.Known:
+		g.useTax, err = recognition.NewRate(o.UseTax)
+	case o != nil && !o.Taxed: // the pass of the purchase will find the same policy
+		g.useTax = recognition.PolicyFor(p.rules, g.unit, p.periods[dayOf(o.IssuedOn).Period()]).UseTax
+	case o == nil && g.tax.Minor == 0: // tax that was paid with the price is not due again
 		g.useTax = policy.UseTax
 	}
 	g.known, g.carryingChanged = true, true
@@ -329,6 +350,7 @@ func (p *pass) issue(g *grantBooks, f ledger.Fact, policy recognition.Policy) {
 	default:
 		p.add(ledger.Purchase(f, ledger.ProcessorClearing, price, g.sum(g.taxBasis, g.tax.Minor), g.carrying.Units))
 	}
+	return err
 }
 
 // sum is an amount of the entity's currency that was source in the currency of the price.

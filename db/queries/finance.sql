@@ -57,6 +57,20 @@ JOIN wallets AS w ON w.id = g.wallet_id
 LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
 WHERE g.id = ANY(@grants::uuid[]) ORDER BY g.id;
 
+-- name: OriginsToRecognise :many
+-- For each of the grants whose credits were another's, the purchase at the beginning, however often they have moved since.
+WITH RECURSIVE line AS (
+  SELECT g.id, g.from_grant AS origin FROM grants AS g WHERE g.id = ANY(@grants::uuid[]) AND g.from_grant IS NOT NULL
+  UNION ALL
+  SELECT l.id, g.from_grant FROM line AS l JOIN grants AS g ON g.id = l.origin WHERE g.from_grant IS NOT NULL
+)
+SELECT l.id, (g.tax_minor > 0)::boolean AS taxed, (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.use_tax, 0)::numeric AS use_tax,
+  (g.issued_at AT TIME ZONE @time_zone::text)::date AS issued_on
+FROM line AS l
+JOIN grants AS g ON g.id = l.origin AND g.from_grant IS NULL
+LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
+ORDER BY l.id;
+
 -- name: RefundsToRecognise :many
 SELECT id, grant_id, ver, money_minor, tax_minor, currency, basis_minor, tax_basis_minor FROM refunds
 WHERE customer_id = @customer_id AND ver > @after AND ver <= @until ORDER BY ver, id;

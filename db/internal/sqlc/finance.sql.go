@@ -480,6 +480,55 @@ func (q *Queries) MovementsToRecognise(ctx context.Context, arg MovementsToRecog
 	return items, nil
 }
 
+const OriginsToRecognise = `-- name: OriginsToRecognise :many
+WITH RECURSIVE line AS (
+  SELECT g.id, g.from_grant AS origin FROM grants AS g WHERE g.id = ANY($2::uuid[]) AND g.from_grant IS NOT NULL
+  UNION ALL
+  SELECT l.id, g.from_grant FROM line AS l JOIN grants AS g ON g.id = l.origin WHERE g.from_grant IS NOT NULL
+)
+SELECT l.id, (g.tax_minor > 0)::boolean AS taxed, (c.grant_id IS NOT NULL)::boolean AS known, coalesce(c.use_tax, 0)::numeric AS use_tax,
+  (g.issued_at AT TIME ZONE $1::text)::date AS issued_on
+FROM line AS l
+JOIN grants AS g ON g.id = l.origin AND g.from_grant IS NULL
+LEFT JOIN grant_carrying AS c ON c.grant_id = g.id
+ORDER BY l.id
+`
+
+type OriginsToRecogniseRow struct {
+	ID       pgtype.UUID
+	Taxed    bool
+	Known    bool
+	UseTax   decimal.Decimal
+	IssuedOn pgtype.Date
+}
+
+// For each of the grants whose credits were another's, the purchase at the beginning, however often they have moved since.
+func (q *Queries) OriginsToRecognise(ctx context.Context, timeZone string, grants []pgtype.UUID) ([]OriginsToRecogniseRow, error) {
+	rows, err := q.db.Query(ctx, OriginsToRecognise, timeZone, grants)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []OriginsToRecogniseRow{}
+	for rows.Next() {
+		var i OriginsToRecogniseRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Taxed,
+			&i.Known,
+			&i.UseTax,
+			&i.IssuedOn,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const PagePeriods = `-- name: PagePeriods :many
 SELECT entity, period, status, version, changed_at FROM periods WHERE entity = $1 AND period < $2 ORDER BY period DESC LIMIT $3
 `
