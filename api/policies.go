@@ -55,10 +55,13 @@ func fraction(into *rules.Rate) func(*reader) error {
 			return err
 		}
 		var d decimal.Decimal
-		if plainDecimal(s, 1, rules.RatePlaces) {
-			d, err = decimal.NewFromString(s)
+		plain := plainDecimal(s, 1, rules.RatePlaces)
+		if plain {
+			if d, err = decimal.NewFromString(s); err != nil {
+				return err
+			}
 		}
-		if *into, err = rules.NewRate(d); err != nil || !plainDecimal(s, 1, rules.RatePlaces) {
+		if *into, err = rules.NewRate(d); err != nil || !plain {
 			return r.refuse("This is a rate of 0 to 1 with at most %d decimal places, such as \"0.04\".", rules.RatePlaces)
 		}
 		return nil

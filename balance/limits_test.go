@@ -367,7 +367,6 @@ type modelHold struct {
 	left   credit.Amount
 	member credit.MemberID
 	dims   credit.Dimensions
-	gates  map[*modelLimit]bool // it was made under these
 }
 
 // Random consumptions, holds, captures, releases and changes under random limits of one wallet: what is admitted is what a naive model admits, a refusal names a
