@@ -108,9 +108,7 @@ func (s *Server) approvePolicy(ctx context.Context, c *call) error {
 		if err != nil {
 			return db.Outcome{}, err
 		}
-		o, err := created(id.String(), describePolicy(row), describePolicy(row))
-		o.Status = http.StatusOK
-		return o, err
+		return changed(id.String(), describePolicy(row), describePolicy(row))
 	})
 }
 
@@ -207,9 +205,7 @@ func (s *Server) approveEstimate(ctx context.Context, c *call) error {
 		if err != nil {
 			return db.Outcome{}, err
 		}
-		o, err := created(id.String(), describeEstimate(row), describeEstimate(row))
-		o.Status = http.StatusOK
-		return o, err
+		return changed(id.String(), describeEstimate(row), describeEstimate(row))
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -53,30 +52,17 @@ type progress struct {
 	from    int64 // events that were there before
 	columns int   // of the terminal; 0: there is none
 	tenths  int64
-	stop    chan struct{}
-	done    sync.WaitGroup
+	stop    func()
 }
 
 func newProgress(cfg Config, k *checkpoint) *progress {
-	p := &progress{cfg: cfg, k: k, began: time.Now(), from: k.noted.Load(), columns: replay.Columns(cfg.Out), stop: make(chan struct{})}
-	p.done.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-p.stop:
-				return
-			case <-tick.C:
-				p.show()
-			}
-		}
-	})
+	p := &progress{cfg: cfg, k: k, began: time.Now(), from: k.noted.Load(), columns: replay.Columns(cfg.Out)}
+	p.stop = replay.Repaint(p.show)
 	return p
 }
 
 func (p *progress) end() {
-	close(p.stop)
-	p.done.Wait()
+	p.stop()
 	p.tenths = -1
 	p.show()
 	if p.columns > 0 {

@@ -17,31 +17,40 @@ type progress struct {
 	began   time.Time
 	columns int // of the terminal; 0: there is none
 	tenths  int
-	stop    chan struct{}
-	done    sync.WaitGroup
+	stop    func()
 }
 
 func (r *run) progress(began time.Time) *progress {
-	p := &progress{run: r, began: began, columns: Columns(r.Out), stop: make(chan struct{})}
-	p.done.Go(func() {
+	p := &progress{run: r, began: began, columns: Columns(r.Out)}
+	p.stop = Repaint(p.show)
+	return p
+}
+
+// Repaint calls show ten times a second until stop is called; after that it is called no more.
+func Repaint(show func()) (stop func()) {
+	ended := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
-			case <-p.stop:
+			case <-ended:
 				return
 			case <-tick.C:
-				p.show()
+				show()
 			}
 		}
 	})
-	return p
+	return func() {
+		close(ended)
+		done.Wait()
+	}
 }
 
 // end shows where the run ended.
 func (p *progress) end() {
-	close(p.stop)
-	p.done.Wait()
+	p.stop()
 	p.tenths = -1
 	p.show()
 	if p.columns > 0 {
